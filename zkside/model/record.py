@@ -1,0 +1,37 @@
+"""A node as the cache keeps it: the bytes that ZooKeeper sent, data first, then its 68-byte Stat.
+
+One `bytes` object a node costs a fifth of the memory of a decoded Stat, is untracked by the garbage
+collector (100,000 of them do not lengthen its pauses), and is one slice of the reply. A `Record` is never
+empty, so `None` is left to mean "absent".
+"""
+
+from __future__ import annotations
+
+import struct
+
+from zkside.model.stat import STAT_SIZE_BYTES, Stat
+
+Record = bytes
+
+_ZXIDS = struct.Struct("!qq44xq")  # czxid, mzxid, …, pzxid
+
+
+def pack(data: bytes, stat: Stat) -> Record:
+    """The record of a node."""
+    return data + stat.pack()
+
+
+def data(record: Record) -> bytes:
+    """The node's data."""
+    return record[:-STAT_SIZE_BYTES]
+
+
+def stat(record: Record) -> Stat:
+    """The node's Stat."""
+    return Stat.unpack(record, len(record) - STAT_SIZE_BYTES)
+
+
+def zxids(record: Record) -> tuple[int, int, int]:
+    """(czxid, mzxid, pzxid): they differ whenever the node, its data or its list of children does."""
+    czxid, mzxid, pzxid = _ZXIDS.unpack_from(record, len(record) - STAT_SIZE_BYTES)
+    return czxid, mzxid, pzxid

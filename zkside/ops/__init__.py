@@ -1,0 +1,1 @@
+"""Floor 6: what operators see: metrics, health, status over HTTP."""

@@ -1,0 +1,1 @@
+"""Floor 6: gRPC. One thin servicer per .proto file."""
