@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,16 @@ def generate() -> None:
 
     sources = sorted((ROOT / "proto").rglob("*.proto"))
     well_known = Path(grpc_tools.__file__).parent / "_proto"
-    scripts = Path(sys.executable).parent
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    plugins = [f"--plugin={name}={shutil.which(name, path=path)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    shutil.rmtree(OUT, ignore_errors=True)
     staging = OUT / "_staging"
     staging.mkdir(parents=True, exist_ok=True)
     arguments = [
         "protoc",
         f"-I{ROOT / 'proto'}",
         f"-I{well_known}",
-        f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
-        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+        *plugins,
         f"--python_out={staging}",
         f"--grpc_python_out={staging}",
         f"--mypy_out=quiet:{staging}",
