@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +24,35 @@ def generate() -> None:
     sources = sorted((ROOT / "proto").rglob("*.proto"))
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    plugins = [f"--plugin={name}={shutil.which(name, path=path)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
-    shutil.rmtree(OUT, ignore_errors=True)
-    staging = OUT / "_staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    arguments = [
-        "protoc",
-        f"-I{ROOT / 'proto'}",
-        f"-I{well_known}",
-        *plugins,
-        f"--python_out={staging}",
-        f"--grpc_python_out={staging}",
-        f"--mypy_out=quiet:{staging}",
-        f"--mypy_grpc_out=quiet:{staging}",
-        *map(str, sources),
-    ]
-    if protoc.main(arguments) != 0:
-        raise SystemExit("protoc failed")
-    # protoc names Python packages after the proto's folder, which would be zkside/v1: ours is zkside/pb.
-    for made in sorted((staging / "zkside" / "v1").iterdir()):
-        text = re.sub(r"\bzkside\.v1(?= import)", "zkside.pb", made.read_text())
-        text = text.replace("import zkside.v1.", "import zkside.pb.").replace("zkside.v1.common_pb2.", "zkside.pb.common_pb2.")
-        (OUT / made.name).write_text(text)
-        made.unlink()
-    (staging / "zkside" / "v1").rmdir()
-    (staging / "zkside").rmdir()
-    staging.rmdir()
-    (OUT / "__init__.py").write_text('"""Generated from proto/ by hatch_build.py; never edited."""\n')
+    found = {name: shutil.which(name, path=path) for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")}
+    plugins = [f"--plugin={name}={where}" for name, where in found.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        staging = Path(folder)
+        arguments = [
+            "protoc",
+            f"-I{ROOT / 'proto'}",
+            f"-I{well_known}",
+            *plugins,
+            f"--python_out={staging}",
+            f"--grpc_python_out={staging}",
+            f"--mypy_out=quiet:{staging}",
+            f"--mypy_grpc_out=quiet:{staging}",
+            *map(str, sources),
+        ]
+        if protoc.main(arguments) != 0:
+            raise SystemExit("protoc failed")
+        made = {"__init__.py": '"""Generated from proto/ by hatch_build.py; never edited."""\n'}
+        # protoc names Python packages after the proto's folder, which would be zkside/v1: ours is zkside/pb.
+        for source in sorted((staging / "zkside" / "v1").iterdir()):
+            text = re.sub(r"\bzkside\.v1(?= import)", "zkside.pb", source.read_text())
+            text = text.replace("import zkside.v1.", "import zkside.pb.")
+            made[source.name] = text.replace("zkside.v1.common_pb2.", "zkside.pb.common_pb2.")
+    OUT.mkdir(exist_ok=True)
+    for old in OUT.iterdir():
+        if old.name not in made and old.is_file():
+            old.unlink()
+    for name, text in made.items():
+        (OUT / name).write_text(text)
 
 
 class ProtoBuildHook(BuildHookInterface[Any]):

@@ -1,0 +1,101 @@
+# Every target sets up what it needs: a virtual environment in .venv with the pinned requirements, the
+# generated code, and Debian's packages where they can be installed. `make` alone prints the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Which ZooKeeper: empty for Debian's package (3.8), or 3.9 for the newest of that line, through Maven.
+ZOOKEEPER ?=
+export ZOOKEEPER
+
+# More arguments for the program behind a target: make test ARGS="tests/hub -k resync", make run ARGS=--memory.
+ARGS ?=
+
+PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$name; done))
+BIN := .venv/bin
+PROTO := $(shell find proto -name '*.proto')
+CODE := zkside tests bench docs hatch_build.py
+
+help: ## Print the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@printf '\n  ZOOKEEPER=3.9  with run, test, faults and bench: the newest 3.9 through Maven, not Debian'"'"'s 3.8\n'
+	@printf '  ARGS="..."     more arguments for the program behind run, test, faults and bench\n'
+
+run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste. Ctrl-C ends both.
+	@if [[ " $(ARGS) " == *" --memory "* ]] || tools/provide $(SERVER); then \
+		exec $(BIN)/zkside dev $(if $(ZOOKEEPER),--zookeeper $(ZOOKEEPER)) $(ARGS); \
+	else \
+		printf '\nGoing on without ZooKeeper: an in-memory stand-in, for trying out only. All is gone when it stops.\n\n'; \
+		exec $(BIN)/zkside dev --memory $(ARGS); \
+	fi
+
+test: setup ## Run the tests, against real ZooKeeper.
+	@tools/provide $(SERVER) prometheus
+	$(BIN)/pytest -q -m "not faults" $(ARGS)
+
+faults: setup ## Run the long tests under injected faults.
+	@tools/provide $(SERVER)
+	$(BIN)/pytest -q -m faults --timeout 900 $(ARGS)
+
+check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy zkside tests bench
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against proto/baseline.binpb
+	$(BIN)/python docs/generate.py --check
+
+fmt: setup ## Format the code and the protos, and write the generated docs.
+	$(BIN)/ruff check --fix-only -q $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/buf format -w
+	$(BIN)/python docs/generate.py
+
+proto: .venv/.requirements ## Generate zkside/pb from proto/.
+	$(BIN)/python hatch_build.py
+
+bench: setup ## Measure against what a user would do instead: a table, JSON and a plot.
+	@tools/provide $(SERVER)
+	$(BIN)/python -m bench $(ARGS)
+
+baseline: .venv/.requirements ## At a release: take the present protos as what `make check` compares with.
+	$(BIN)/buf breaking --against proto/baseline.binpb
+	$(BIN)/buf build --exclude-source-info -o proto/baseline.binpb
+
+lock: ## Pin the requirements anew, with hashes, from the ranges in pyproject.toml.
+	@test -x .zkside/lock/bin/pip-compile || { $(PYTHON) -m venv .zkside/lock && .zkside/lock/bin/pip install -q pip-tools; }
+	.zkside/lock/bin/pip-compile $(LOCK) -o requirements/run.txt pyproject.toml
+	.zkside/lock/bin/pip-compile $(LOCK) -c requirements/run.txt --extra dev -o requirements/dev.txt pyproject.toml
+
+clean: ## Remove the virtual environment and all that was generated.
+	rm -rf .venv .zkside zkside/pb .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+setup: .venv/.project zkside/pb/__init__.py
+
+SERVER = $(if $(filter-out 3.8,$(ZOOKEEPER)),maven,zookeeper)
+LOCK = --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is missing. As root: apt-get install python3 python3-venv' >&2; exit 1; }
+	@PYTHON=$(PYTHON) tools/provide venv
+	$(PYTHON) -m venv .venv
+
+.venv/.requirements: .venv/bin/python requirements/dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/.project: .venv/.requirements pyproject.toml hatch_build.py
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
+	$(BIN)/python hatch_build.py
+
+.PHONY: help run test faults check fmt proto bench baseline lock clean setup
