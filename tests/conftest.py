@@ -1,0 +1,112 @@
+"""What every test may ask for: a real ZooKeeper, a place of its own in it, a bad network in front of it.
+
+`ZOOKEEPER=3.9 pytest` runs everything on that release instead of the installed one (zkside/cli/zookeeper.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+from kazoo.client import KazooClient
+
+from tests.parts.ensemble import Ensemble
+from tests.parts.proxy import Proxy
+from zkside.cli.zookeeper import Installation, ZooKeeperServer, find
+from zkside.errors import StartError
+
+CONTAINER_CHECK_FLAGS = ("-Dznode.container.checkIntervalMs=1000",)
+"""Containers and TTL nodes go after one second, not one minute."""
+
+_numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "faults: kills servers and cuts networks for a long time")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    try:
+        return f"ZooKeeper: {_find().version}"
+    except StartError as error:
+        return f"ZooKeeper: none ({error})"
+
+
+def _find() -> Installation:
+    return find(os.environ.get("ZOOKEEPER") or None)
+
+
+@pytest.fixture(scope="session")
+def zookeeper_installation() -> Installation:
+    """The release under test."""
+    return _find()
+
+
+@pytest.fixture(scope="session")
+def zookeeper(zookeeper_installation: Installation) -> Iterator[ZooKeeperServer]:
+    """The real server shared by all tests of a run: never stop, pause or restart it."""
+    with ZooKeeperServer(zookeeper_installation, tick_ms=200, jvm_flags=CONTAINER_CHECK_FLAGS) as server:
+        yield server
+
+
+@pytest.fixture
+def own_zookeeper(zookeeper_installation: Installation) -> Iterator[ZooKeeperServer]:
+    """A real server of the test's own, to kill, pause and restart."""
+    with ZooKeeperServer(zookeeper_installation, tick_ms=200, jvm_flags=CONTAINER_CHECK_FLAGS) as server:
+        yield server
+
+
+@pytest.fixture
+def ensemble(zookeeper_installation: Installation) -> Iterator[Ensemble]:
+    """Three real servers of the test's own."""
+    with Ensemble(3, installation=zookeeper_installation, jvm_flags=CONTAINER_CHECK_FLAGS) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def _stock_client(zookeeper: ZooKeeperServer) -> Iterator[KazooClient]:
+    client = KazooClient(zookeeper.hosts)
+    client.start(timeout=30)
+    yield client
+    client.stop()
+    client.close()
+
+
+@pytest.fixture
+def chroot(_stock_client: KazooClient) -> str:
+    """A fresh, empty node of the shared server."""
+    path = f"/test-{next(_numbers)}"
+    _stock_client.create(path)
+    return path
+
+
+@pytest.fixture
+def hosts(zookeeper: ZooKeeperServer, chroot: str) -> str:
+    """The connection string of the shared server, ending in a chroot of the test's own."""
+    return zookeeper.hosts + chroot
+
+
+@pytest.fixture
+def stock_client(hosts: str) -> Iterator[KazooClient]:
+    """Somebody else: kazoo's own client in a session of its own, under the same chroot as the test."""
+    client = KazooClient(hosts)
+    client.start(timeout=30)
+    yield client
+    client.stop()
+    client.close()
+
+
+@pytest.fixture
+def proxy(zookeeper: ZooKeeperServer) -> Iterator[Proxy]:
+    """A bad network in front of the shared server; the hosts through it are `proxy_hosts`."""
+    with Proxy(zookeeper.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy_hosts(proxy: Proxy, chroot: str) -> str:
+    """As `hosts`, through the proxy."""
+    return proxy.hosts + chroot
