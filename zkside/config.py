@@ -1,0 +1,333 @@
+"""The daemon's configuration: a frozen tree, read from a TOML file, then the environment, then flags.
+
+Each later source wins over the ones before. The key `zookeeper.session_timeout` stands in the file as
+`session_timeout` of the table `[zookeeper]`, in the environment as `ZKSIDE_ZOOKEEPER_SESSION_TIMEOUT`, and as
+the flag `--zookeeper-session-timeout`. What no key is called is refused. docs/configuration.md is generated
+from this file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from zkside.config_kinds import (
+    AclEntry,
+    Address,
+    Choice,
+    Duration,
+    File,
+    Flag,
+    Kind,
+    Listen,
+    Mode,
+    Number,
+    Password,
+    Secret,
+    Several,
+    Text,
+)
+from zkside.model.operation import OPEN_ACL, Acl
+
+
+def _key(kind: Kind[Any], default: object, help_text: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": help_text})
+
+
+class SaslMechanism(Enum):
+    NONE = ""
+    DIGEST_MD5 = "DIGEST-MD5"
+    GSSAPI = "GSSAPI"
+
+
+class LeaseProof(Enum):
+    PING = "ping"
+    SYNC = "sync"
+    WRITE = "write"
+
+
+class AtShutdown(Enum):
+    RELEASE = "release"
+    KEEP_SESSION = "keep_session"
+
+
+class LogLevel(Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(Enum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def default_address(environment: dict[str, str] | os._Environ[str] = os.environ) -> Address:
+    """The socket where a daemon listens and a client looks for it unless they are told otherwise."""
+    return Address(path=f"{environment.get('XDG_RUNTIME_DIR') or '/run'}/zkside/zkside.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS to ZooKeeper."""
+
+    enabled: bool = _key(Flag(), False, "Whether to speak TLS to ZooKeeper.")
+    ca: Path | None = _key(
+        File(), None, "The authorities to trust, as a PEM file; the system's where none is given."
+    )
+    cert: Path | None = _key(File(), None, "The daemon's own certificate, as a PEM file.")
+    key: Path | None = _key(File(), None, "Its private key, as a PEM file.")
+    key_password: Secret | None = _key(Password(), None, "The password of that key.")
+    verify_hostname: bool = _key(
+        Flag(), True, "Whether the server's certificate must name the host that was connected to."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sasl:
+    """SASL to ZooKeeper."""
+
+    mechanism: SaslMechanism = _key(
+        Choice(SaslMechanism), SaslMechanism.NONE, "How to authenticate; empty for not at all."
+    )
+    username: str = _key(Text(), "", "Of DIGEST-MD5.")
+    password: Secret | None = _key(Password(), None, "Of DIGEST-MD5.")
+    service: str = _key(Text(), "zookeeper", "The first part of the servers' Kerberos principal.")
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeper:
+    """The ensemble and the session."""
+
+    hosts: str = _key(
+        Text('"host:port,host:port/chroot"'),
+        "127.0.0.1:2181",
+        "The servers, and behind them the chroot if there is one.",
+    )
+    session_timeout_s: float = _key(
+        Duration(1, 600),
+        10.0,
+        "How long the session outlives its connection. ZooKeeper answers with what it grants.",
+    )
+    auth: tuple[Secret, ...] = _key(
+        Several(Password('"scheme:credential" such as "digest:user:password", never printed')),
+        (),
+        "What `addauth` would be told, in order.",
+    )
+    read_only: bool = _key(
+        Flag(), False, "Whether to go on reading from a server that is cut off from its quorum."
+    )
+    default_acl: tuple[Acl, ...] = _key(
+        Several(AclEntry()), OPEN_ACL, "The access control list of nodes that are created without one."
+    )
+    max_in_flight: int = _key(
+        Number(1, 100_000), 1000, "Requests sent and not answered; more wait inside the daemon."
+    )
+    max_queued: int = _key(
+        Number(1, 1_000_000), 10_000, "Requests that wait so; one more is refused with QUOTA."
+    )
+    tls: Tls = field(default_factory=Tls)
+    sasl: Sasl = field(default_factory=Sasl)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Until when this host may believe that it still owns its ephemerals; docs/session.md."""
+
+    proof: LeaseProof = _key(
+        Choice(LeaseProof),
+        LeaseProof.SYNC,
+        "What proves that the session lives: a ping (a follower answers it alone), a sync (the leader), or a "
+        "write (a quorum).",
+    )
+    proof_interval_s: float = _key(
+        Duration(0.05, 60), 0.5, "How often it is asked for while something is held."
+    )
+    tick_s: float = _key(
+        Duration(0.01, 60), 2.0, "The servers' tickTime, which they do not tell; decides the margin."
+    )
+    margin_s: float | None = _key(
+        Duration(0, 600, optional=True),
+        None,
+        "Taken off the lease; where none is given: half a tick plus the proof interval.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Watches and caches."""
+
+    idle_eviction_s: float = _key(
+        Duration(1, 86400), 60.0, "How long a cache stays behind its last reader or subscriber."
+    )
+    max_cached_nodes: int = _key(
+        Number(1000, 100_000_000), 1_000_000, "Nodes in all caches; a watch beyond is refused with QUOTA."
+    )
+    window_size: int = _key(
+        Number(0, 10_000_000),
+        10_000,
+        "Changes kept for each target, so that a stream can be resumed without a new Snapshot.",
+    )
+    snapshot_interval_s: float = _key(
+        Duration(1, 86400), 30.0, "How often caches are written to state_dir, if they changed."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Limits; what is beyond is refused with QUOTA."""
+
+    max_streams: int = _key(Number(1, 1_000_000), 20_000, "Open streams, of all clients together.")
+    max_streams_per_client: int = _key(
+        Number(1, 1_000_000),
+        5_000,
+        "Open streams of one TCP connection; those over a Unix socket cannot be told apart.",
+    )
+    max_calls: int = _key(Number(1, 1_000_000), 10_000, "Unary calls under way at the same time.")
+    max_holds: int = _key(Number(1, 1_000_000), 10_000, "Holds, of all clients together.")
+    max_pipeline: int = _key(
+        Number(1, 100_000), 1_000, "Writes of one Pipeline stream under way; more wait in the client."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Metrics and status pages."""
+
+    listen: Address | None = _key(
+        Listen(unix=False),
+        Address(host="127.0.0.1", port=9464),
+        "Where /metrics, /healthz, /readyz and /statusz are served. Beyond loopback /statusz is not.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A second gRPC server that knows grpc.health.v1 and nothing else."""
+
+    listen: Address | None = _key(
+        Listen(unix=False), None, "Where it listens. Kubernetes' gRPC probes come to the pod's address."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """What SIGTERM does."""
+
+    grace_s: float = _key(Duration(0, 600), 10.0, "How long the orderly stop may take.")
+    session: AtShutdown = _key(
+        Choice(AtShutdown),
+        AtShutdown.RELEASE,
+        "Whether to end the ZooKeeper session, which releases every hold, or to leave it to be taken up by "
+        "the next daemon with the same state_dir.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Lines on standard error."""
+
+    level: LogLevel = _key(Choice(LogLevel), LogLevel.INFO, "The least that is written.")
+    format: LogFormat = _key(Choice(LogFormat), LogFormat.TEXT, "Lines for people, or JSON objects.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration."""
+
+    listen: tuple[Address, ...] = _key(
+        Several(Listen(unix=True)),
+        (),
+        "Where clients are served. Where none is given: $XDG_RUNTIME_DIR/zkside/zkside.sock, or "
+        "/run/zkside/zkside.sock.",
+    )
+    socket_mode: int = _key(
+        Mode(), 0o660, "The permissions of the Unix socket: who can write to it can call."
+    )
+    socket_group: str = _key(Text("group name or number"), "", "The group of the Unix socket.")
+    state_dir: Path | None = _key(
+        File(),
+        None,
+        "Where the session's journal and the caches survive the daemon. Without it a restart begins a new "
+        "session, with empty caches.",
+    )
+    zookeeper: ZooKeeper = field(default_factory=ZooKeeper)
+    lease: Lease = field(default_factory=Lease)
+    hub: Hub = field(default_factory=Hub)
+    quotas: Quotas = field(default_factory=Quotas)
+    http: Http = field(default_factory=Http)
+    health: Health = field(default_factory=Health)
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    log: Log = field(default_factory=Log)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where clients are served."""
+        return self.listen or (default_address(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What can be configured, under one name."""
+
+    name: str
+    kind: Kind[Any]
+    default: Any
+    help: str
+
+    @property
+    def variable(self) -> str:
+        return "ZKSIDE_" + self.name.upper().replace(".", "_")
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace(".", "-").replace("_", "-")
+
+    @property
+    def is_secret(self) -> bool:
+        kind = self.kind.item if isinstance(self.kind, Several) else self.kind
+        return isinstance(kind, Password)
+
+
+def _keys_of(section: type[Any], prefix: str) -> dict[str, Key]:
+    keys: dict[str, Key] = {}
+    for one in fields(section):
+        if "kind" in one.metadata:
+            # A value's unit is in the field's name; in the file it is written with the value.
+            name = prefix + one.name.removesuffix("_s").removesuffix("_bytes")
+            keys[name] = Key(name, one.metadata["kind"], one.default, one.metadata["help"])
+        elif one.default_factory is not MISSING:
+            keys |= _keys_of(type(one.default_factory()), f"{prefix}{one.name}.")
+    return keys
+
+
+KEYS: dict[str, Key] = _keys_of(Config, "")
+"""Every key by its name, in the order of the tree."""
+
+
+def build(values: dict[str, Any], section: type[Any] = Config, prefix: str = "") -> Any:
+    """The tree of these values; what is not among them has its default."""
+    parts: dict[str, Any] = {}
+    for one in fields(section):
+        name = prefix + one.name.removesuffix("_s").removesuffix("_bytes")
+        if "kind" not in one.metadata and one.default_factory is not MISSING:
+            parts[one.name] = build(values, type(one.default_factory()), f"{prefix}{one.name}.")
+        elif name in values:
+            parts[one.name] = values[name]
+    return section(**parts)
+
+
+def flatten(section: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a tree by the names of their keys."""
+    values: dict[str, Any] = {}
+    for one in fields(section):
+        value = getattr(section, one.name)
+        if "kind" in one.metadata:
+            values[prefix + one.name.removesuffix("_s").removesuffix("_bytes")] = value
+        else:
+            values |= flatten(value, f"{prefix}{one.name}.")
+    return values

@@ -1,0 +1,342 @@
+"""The kinds of value that a configuration key can have: how each is written, checked and printed.
+
+A kind takes what a TOML file holds (text, numbers, lists) or what an environment variable or a flag holds
+(always text), and gives the value that the program works with. `ValueError` says what is wrong with it, in
+words that make sense behind "zookeeper.session_timeout: ".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from zkside.model.operation import Acl
+
+T_co = TypeVar("T_co", covariant=True)
+E = TypeVar("E", bound=Enum)
+
+MAX_SOCKET_PATH_BYTES = 107
+"""Of a Unix socket; Linux's sun_path less its closing NUL."""
+
+
+class Kind(Protocol[T_co]):
+    """A kind of value."""
+
+    @property
+    def accepts(self) -> str:
+        """For people: what can be written."""
+
+    def parse(self, raw: object) -> T_co:
+        """Raises: ValueError."""
+
+    def show(self, value: Any) -> str:
+        """The value as TOML; parsing it again gives the value, but for a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Text that is never printed."""
+
+    _text: str
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a Unix socket (`path`) or TCP (`host` and `port`)."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this host can reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _text(raw: object) -> str:
+    if isinstance(raw, str):
+        return raw.strip()
+    raise ValueError(f"must be text, not {raw!r}")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _within(value: float, low: float, high: float, show: Callable[[float], str]) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"must lie between {show(low)} and {show(high)}, not at {show(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any text."""
+
+    accepts: str = "text"
+    check: Callable[[str], None] | None = None
+
+    def parse(self, raw: object) -> str:
+        text = _text(raw)
+        if self.check is not None and text:
+            self.check(text)
+        return text
+
+    def show(self, value: str) -> str:
+        return _quoted(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """Text that is never printed. Its key has a twin that ends in `_file` and names a file with it."""
+
+    accepts: str = "text, never printed"
+
+    def parse(self, raw: object) -> Secret | None:
+        text = _text(raw)
+        return Secret(text) if text else None
+
+    def show(self, value: Secret | None) -> str:
+        return '"***"' if value else '""'
+
+
+_DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _show_duration(value_s: float) -> str:
+    if value_s == 0:
+        return "0s"
+    for unit in ("d", "h", "m", "s"):
+        amount = value_s / _DURATION_UNITS_S[unit]
+        if amount >= 1 and math.isclose(amount, round(amount, 1)):
+            return f"{amount:g}{unit}"
+    return f"{value_s * 1000:g}ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A time; the value is in seconds."""
+
+    low_s: float
+    high_s: float
+    optional: bool = False
+    """Whether empty text means none."""
+
+    @property
+    def accepts(self) -> str:
+        return f"duration, {_show_duration(self.low_s)} to {_show_duration(self.high_s)}"
+
+    def parse(self, raw: object) -> float | None:
+        if self.optional and raw == "":
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", raw.strip()) if isinstance(raw, str) else None
+        if match is None:
+            raise ValueError(f'must be a duration such as "10s" or "500ms", not {raw!r}')
+        value_s = float(match[1]) * _DURATION_UNITS_S[match[2]]
+        _within(value_s, self.low_s, self.high_s, _show_duration)
+        return value_s
+
+    def show(self, value: float | None) -> str:
+        return _quoted("" if value is None else _show_duration(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number."""
+
+    low: int
+    high: int
+
+    @property
+    def accepts(self) -> str:
+        return f"number, {self.low:,} to {self.high:,}"
+
+    def parse(self, raw: object) -> int:
+        if isinstance(raw, str) and re.fullmatch(r"[0-9][0-9_]*", raw.strip()):
+            raw = int(raw)
+        if isinstance(raw, bool) or not isinstance(raw, int):
+            raise ValueError(f"must be a whole number, not {raw!r}")
+        _within(raw, self.low, self.high, lambda value: f"{int(value):,}")
+        return raw
+
+    def show(self, value: int) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Yes or no."""
+
+    accepts: str = "true or false"
+
+    def parse(self, raw: object) -> bool:
+        if isinstance(raw, bool):
+            return raw
+        word = raw.strip().lower() if isinstance(raw, str) else ""
+        if word in ("true", "yes", "on", "1"):
+            return True
+        if word in ("false", "no", "off", "0"):
+            return False
+        raise ValueError(f"must be true or false, not {raw!r}")
+
+    def show(self, value: bool) -> str:
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[E]):
+    """One of an enumeration whose values are the words to write."""
+
+    enumeration: type[E]
+
+    @property
+    def accepts(self) -> str:
+        return ", ".join(f'"{member.value}"' for member in self.enumeration)
+
+    def parse(self, raw: object) -> E:
+        text = _text(raw)
+        for member in self.enumeration:
+            if member.value.lower() == text.lower():
+                return member
+        raise ValueError(f"must be one of {self.accepts}, not {raw!r}")
+
+    def show(self, value: E) -> str:
+        return _quoted(str(value.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A file's permissions."""
+
+    accepts: str = 'octal text such as "0660"'
+
+    def parse(self, raw: object) -> int:
+        text = _text(raw)
+        if not re.fullmatch(r"(0o?)?[0-7]{3}", text):
+            raise ValueError(f'must be permissions such as "0660", not {raw!r}')
+        return int(text.removeprefix("0o"), 8)
+
+    def show(self, value: int) -> str:
+        return f'"{value:04o}"'
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A path of this machine; relative ones count from the working directory."""
+
+    accepts: str = "path"
+
+    def parse(self, raw: object) -> Path | None:
+        text = _text(raw)
+        return Path(text).expanduser() if text else None
+
+    def show(self, value: Path | None) -> str:
+        return _quoted(str(value) if value else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on, or none."""
+
+    unix: bool
+
+    @property
+    def accepts(self) -> str:
+        tcp = '"host:port" (an IP address or localhost; port 0: any free one)'
+        return f'"unix:/path" or {tcp}' if self.unix else f'{tcp}, or "" for none'
+
+    def parse(self, raw: object) -> Address | None:
+        text = _text(raw)
+        if not text:
+            return None
+        if text.startswith("unix:"):
+            return self._unix(text.removeprefix("unix:").replace("///", "/", 1))
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"must be {self.accepts}, not {text!r}")
+        if host != "localhost":
+            try:
+                ip_address(host)
+            except ValueError:
+                raise ValueError(f"{host!r} is no IP address: listen on an address, not on a name") from None
+        return Address(host=host, port=int(port))
+
+    def _unix(self, path: str) -> Address:
+        if not self.unix:
+            raise ValueError("must be host:port: a Unix socket makes no sense here")
+        if not path.startswith("/"):
+            raise ValueError(f"the path of a Unix socket must be absolute, not {path!r}")
+        size = len(path.encode())
+        if size > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(
+                f"the path of a Unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes, not {size}: {path!r}"
+            )
+        return Address(path=path)
+
+    def show(self, value: Address | None) -> str:
+        return _quoted(str(value) if value else "")
+
+
+_PERMISSIONS = {"r": 1, "w": 2, "c": 4, "d": 8, "a": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class AclEntry:
+    """An entry of an access control list, as zkCli writes it."""
+
+    accepts: str = '"scheme:id:permissions", with permissions of c, d, r, w, a'
+
+    def parse(self, raw: object) -> Acl:
+        match = re.fullmatch(r"(\w+):(.*):([cdrwa]+)", _text(raw))
+        if match is None or (match[1] == "world" and match[2] != "anyone"):
+            raise ValueError(f'must be like "world:anyone:cdrwa" or "sasl:app:rw", not {raw!r}')
+        return Acl(sum(_PERMISSIONS[letter] for letter in set(match[3])), match[1], match[2])
+
+    def show(self, value: Acl) -> str:
+        letters = "".join(letter for letter in "cdrwa" if value.permissions & _PERMISSIONS[letter])
+        return _quoted(f"{value.scheme}:{value.id}:{letters}")
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """A list; in the environment and in a flag its items are separated by commas."""
+
+    item: Kind[Any]
+
+    @property
+    def accepts(self) -> str:
+        return f"list of {self.item.accepts}"
+
+    def parse(self, raw: object) -> tuple[Any, ...]:
+        if isinstance(raw, str):
+            raw = [part for part in raw.replace("\n", ",").split(",") if part.strip()]
+        if not isinstance(raw, list | tuple):
+            raise ValueError(f"must be a list, not {raw!r}")
+        return tuple(value for value in map(self.item.parse, raw) if value is not None)
+
+    def show(self, value: tuple[Any, ...]) -> str:
+        return f"[{', '.join(map(self.item.show, value))}]"

@@ -1,0 +1,251 @@
+"""Where configuration comes from: reading, checking and printing it.
+
+    reading = read(environment=os.environ, flags={"zookeeper.hosts": "zk1:2181"})
+    reading.config.zookeeper.hosts
+
+Every problem is found before any is reported, and each names the place where it was written.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zkside.config import KEYS, Config, Key, SaslMechanism, build, flatten
+from zkside.errors import StartError
+
+DEFAULT_FILE = Path("/etc/zkside/zkside.toml")
+CLIENT_VARIABLES = frozenset({"ZKSIDE_ADDRESS", "ZKSIDE_CONFIG"})
+"""Read by the command line and the SDK, not keys of the daemon."""
+
+# What Kubernetes sets in every container for a Service whose name begins with "zkside".
+_SERVICE_LINK = re.compile(r"ZKSIDE_(\w+_)?(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
+
+
+class Written(NamedTuple):
+    """A value as it was found."""
+
+    key: str
+    raw: object
+    where: str
+
+
+class Reading(NamedTuple):
+    """A configuration, and where each value that is not a default comes from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+def read(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str],
+    flags: Mapping[str, object] | None = None,
+) -> Reading:
+    """Read and check the configuration.
+
+    `file` wins over $ZKSIDE_CONFIG, which wins over /etc/zkside/zkside.toml if that exists. `flags` has the
+    names of keys; a flag that is None was not given.
+
+    Raises: StartError with all that is wrong, a line each.
+    """
+    problems: list[str] = []
+    written: dict[str, Written] = {}
+    for source in (
+        _from_file(_chosen_file(file, environment), problems),
+        _from_environment(environment, problems),
+        _from_flags(flags or {}, problems),
+    ):
+        written |= _secrets_read(list(source), problems)
+    values: dict[str, Any] = {}
+    for item in written.values():
+        try:
+            values[item.key] = KEYS[item.key].kind.parse(item.raw)
+        except ValueError as error:
+            problems.append(f"{item.where}: {error if not KEYS[item.key].is_secret else 'is not valid'}")
+    if not problems:
+        config: Config = build(values)
+        problems += _contradictions(config)
+        if not problems:
+            return Reading(config, {item.key: item.where for item in written.values()})
+    raise StartError("the configuration cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+
+
+def printed(reading: Reading) -> str:
+    """The configuration as TOML that can be read again, with each value's origin; secrets are left out."""
+    lines: list[str] = []
+    table = ""
+    for name, value in flatten(reading.config).items():
+        section, _, last = name.rpartition(".")
+        if section != table:
+            table = section
+            lines += ["", f"[{section}]"]
+        shown = KEYS[name].kind.show(value)
+        origin = reading.origins.get(name, "default")
+        comment = "#" if KEYS[name].is_secret and value else ""
+        lines.append(f"{comment}{last} = {shown}  # {origin}")
+    return "\n".join(lines) + "\n"
+
+
+def documented() -> str:
+    """docs/configuration.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "Generated from `zkside/config.py` by `docs/generate.py`; not edited by hand.",
+        "",
+        "A key is read from a TOML file (`--config`, `$ZKSIDE_CONFIG` or `/etc/zkside/zkside.toml`), from",
+        "the environment, and from the flags of `zkside serve`; the later ones win. The key",
+        "`zookeeper.session_timeout` is `session_timeout` in the table `[zookeeper]` of the file,",
+        "`ZKSIDE_ZOOKEEPER_SESSION_TIMEOUT` in the environment, and `--zookeeper-session-timeout` as a flag.",
+        "In the environment and in flags the items of a list are separated by commas. A key that does not",
+        "exist is refused. A secret's key has a twin that ends in `_file` and names a file with it.",
+        "",
+        "`zkside config check` says what is wrong, `zkside config print` what is in force and where it comes",
+        "from.",
+    ]
+    table: str | None = None
+    for key in KEYS.values():
+        section, _, last = key.name.rpartition(".")
+        if section != table:
+            table = section
+            lines += ["", f"## `[{section}]`" if section else "## Top of the file", ""]
+            lines += ["| key | takes | default | meaning |", "|---|---|---|---|"]
+        shown = key.kind.show(key.default)
+        name = f"`{last}`, `{last}_file`" if key.is_secret else f"`{last}`"
+        lines.append(f"| {name} | {key.kind.accepts} | `{shown}` | {key.help} |")
+    return "\n".join(lines) + "\n"
+
+
+def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    if file is not None:
+        return file
+    if environment.get("ZKSIDE_CONFIG"):
+        return Path(environment["ZKSIDE_CONFIG"])
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def _known(name: str) -> bool:
+    return name in KEYS or _secret_of(name) is not None
+
+
+def _secret_of(name: str) -> Key | None:
+    """The secret whose `_file` twin this is."""
+    key = KEYS.get(name.removesuffix("_file")) if name.endswith("_file") else None
+    return key if key is not None and key.is_secret else None
+
+
+def _unknown(written: str, name: str, names: Mapping[str, str]) -> str:
+    """`names`: how each known name is written in that source."""
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"{written} is not known" + (f": did you mean {names[close[0]]}?" if close else "")
+
+
+def _from_file(file: Path | None, problems: list[str]) -> Iterator[Written]:
+    if file is None:
+        return
+    try:
+        document = tomllib.loads(file.read_text())
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{file}: is not TOML: {error}")
+        return
+    for name, raw in _leaves(document, ""):
+        where = f"{file}: {name}"
+        if _known(name):
+            yield Written(name, raw, where)
+        elif isinstance(raw, dict):
+            problems.append(_unknown(f"{where} (a table)", name, {key: key for key in KEYS}))
+        else:
+            problems.append(_unknown(where, name, {key: key for key in KEYS}))
+
+
+def _leaves(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for name, raw in table.items():
+        whole = prefix + name
+        if isinstance(raw, dict) and any(key.startswith(f"{whole}.") for key in KEYS):
+            yield from _leaves(raw, f"{whole}.")
+        else:
+            yield whole, raw
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[str]) -> Iterator[Written]:
+    variables = {key.variable: key.name for key in KEYS.values()}
+    variables |= {f"{key.variable}_FILE": f"{key.name}_file" for key in KEYS.values() if key.is_secret}
+    for variable, raw in environment.items():
+        if variable in variables:
+            yield Written(variables[variable], raw, f"environment: {variable}")
+        elif (
+            variable.startswith("ZKSIDE_")
+            and variable not in CLIENT_VARIABLES
+            and not _SERVICE_LINK.fullmatch(variable)
+        ):
+            known = {name: name for name in variables}
+            problems.append(_unknown(f"environment: {variable}", variable, known))
+
+
+def _from_flags(flags: Mapping[str, object], problems: list[str]) -> Iterator[Written]:
+    for name, raw in flags.items():
+        flag = "--" + name.replace(".", "-").replace("_", "-")
+        if raw is None:
+            continue
+        if _known(name):
+            yield Written(name, raw, f"flag: {flag}")
+        else:
+            problems.append(_unknown(f"flag: {flag}", name, {key.name: key.flag for key in KEYS.values()}))
+
+
+def _secrets_read(source: list[Written], problems: list[str]) -> dict[str, Written]:
+    """One source's values by key, with the files of secrets replaced by what they hold."""
+    found: dict[str, Written] = {}
+    for item in source:
+        secret = _secret_of(item.key)
+        if secret is not None:
+            try:
+                item = Written(secret.name, Path(str(item.raw)).read_text().strip(), item.where)
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(f"{item.where}: {item.raw!r} cannot be read: {error}")
+                continue
+        if item.key in found:
+            problems.append(f"{item.where}: and {found[item.key].where} say the same thing: give one of them")
+        found[item.key] = item
+    return found
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    """What is wrong only in combination."""
+    tls, sasl = config.zookeeper.tls, config.zookeeper.sasl
+    if bool(tls.cert) != bool(tls.key):
+        yield "zookeeper.tls.cert and zookeeper.tls.key: give both or neither"
+    for name, given in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)):
+        if given is not None and not tls.enabled:
+            yield f"zookeeper.tls.{name}: is given, but zookeeper.tls.enabled is false"
+        if given is not None and not given.is_file():
+            yield f"zookeeper.tls.{name}: there is no file {given}"
+    if sasl.mechanism is SaslMechanism.DIGEST_MD5 and not (sasl.username and sasl.password):
+        yield "zookeeper.sasl: DIGEST-MD5 needs username and password"
+    for secret in config.zookeeper.auth:
+        if secret.reveal().count(":") < 1:
+            yield 'zookeeper.auth: an entry must be like "digest:user:password"'
+    lease = config.lease
+    margin_s = lease.tick_s / 2 + lease.proof_interval_s if lease.margin_s is None else lease.margin_s
+    if margin_s + lease.proof_interval_s >= config.zookeeper.session_timeout_s:
+        yield (
+            f"lease: a margin of {margin_s:g} s and a proof every {lease.proof_interval_s:g} s leave nothing "
+            f"of zookeeper.session_timeout ({config.zookeeper.session_timeout_s:g} s)"
+        )
+    for address in config.listen:
+        if not address.is_local:
+            yield (
+                f"listen: {address} can be reached from other machines, and callers are not authenticated: "
+                "listen on a Unix socket or on loopback"
+            )
+    if len(set(config.listen)) != len(config.listen):
+        yield "listen: an address stands there twice"
