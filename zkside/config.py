@@ -162,19 +162,29 @@ class Hub:
     """Watches and caches."""
 
     idle_eviction_s: float = _key(
-        Duration(1, 86400), 60.0, "How long a cache stays behind its last reader or subscriber."
+        Duration(1, 86400),
+        60.0,
+        "How long a watch and its cache stay behind the last subscriber or cached read; also how long a "
+        "stream can be resumed without a new Snapshot.",
     )
     max_cached_nodes: int = _key(
-        Number(1000, 100_000_000), 1_000_000, "Nodes in all caches; a watch beyond is refused with QUOTA."
+        Number(1000, 100_000_000), 1_000_000, "Nodes in all caches; a target beyond is refused with QUOTA."
+    )
+    max_roots: int = _key(
+        Number(1, 10_000_000),
+        100_000,
+        "Paths and subtrees kept in caches; cached reads of others are answered by ZooKeeper.",
     )
     window_size: int = _key(
-        Number(0, 10_000_000),
+        Number(1, 10_000_000),
         10_000,
-        "Changes kept for each target, so that a stream can be resumed without a new Snapshot.",
+        "Paths in the log of changes of one target: how far a subscriber can fall behind before it gets a "
+        "new Snapshot.",
     )
-    snapshot_interval_s: float = _key(
-        Duration(1, 86400), 30.0, "How often caches are written to state_dir, if they changed."
+    event_queue_size: int = _key(
+        Number(1, 10_000_000), 10_000, "Events that a subscriber in EVENTS mode may leave unread."
     )
+    snapshot_interval_s: float = _key(Duration(1, 86400), 30.0, "How often caches are written to state_dir.")
 
 
 @dataclass(frozen=True, slots=True)

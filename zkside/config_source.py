@@ -162,7 +162,8 @@ def _from_file(file: Path | None, problems: list[str]) -> Iterator[Written]:
         if _known(name):
             yield Written(name, raw, where)
         elif isinstance(raw, dict):
-            problems.append(_unknown(f"{where} (a table)", name, {key: key for key in KEYS}))
+            tables = {key.rpartition(".")[0] for key in KEYS} - {""}
+            problems.append(_unknown(f"{where} (a table)", name, {table: table for table in tables}))
         else:
             problems.append(_unknown(where, name, {key: key for key in KEYS}))
 

@@ -1,1 +1,2 @@
-"""Floor 6: what operators see: metrics, health, status over HTTP."""
+"""Floor 6: what an operator sees: metrics, health, a status page. Reads what the floors below offer as
+frozen statistics; changes nothing."""

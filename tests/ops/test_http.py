@@ -1,0 +1,91 @@
+"""The HTTP server keeps answering whatever its clients do, and never touches the event loop's thread."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zkside.errors import StartError
+from zkside.ops.http import MAX_REQUESTS, HttpServer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+def hello(environment: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
+    respond("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    server = HttpServer("127.0.0.1", 0, hello)
+    server.start()
+    yield server
+    server.stop()
+
+
+def get(port: int) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/")
+    answer = connection.getresponse().read()
+    connection.close()
+    return answer
+
+
+def test_a_page_is_served(server: HttpServer) -> None:
+    assert get(server.port) == b"hello"
+
+
+def test_clients_that_never_send_a_request_do_not_keep_others_out(server: HttpServer) -> None:
+    """O1, O4: the oldest of those who hang is cut off for the newest."""
+    with ExitStack() as hanging:
+        silent = [
+            hanging.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(3 * MAX_REQUESTS)
+        ]
+        silent[-1].sendall(b"GET / HT")
+        assert [get(server.port) for _ in range(20)] == [b"hello"] * 20
+        silent[0].settimeout(10)
+        assert silent[0].recv(1) == b""
+        assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) <= MAX_REQUESTS + 2
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"\x00\xff" * 500, b"GET " + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_is_no_http_gets_an_error_and_harms_nobody(server: HttpServer, nonsense: bytes) -> None:
+    """O1."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(nonsense)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except ConnectionResetError:
+            pass
+    assert b"hello" not in answer
+    assert get(server.port) == b"hello"
+
+
+def test_an_address_in_use_is_a_start_error_that_names_it(server: HttpServer) -> None:
+    with pytest.raises(StartError, match=rf"http.listen: 127.0.0.1:{server.port} cannot be used"):
+        HttpServer("127.0.0.1", server.port, hello)
+
+
+def test_stopping_frees_the_port() -> None:
+    first = HttpServer("127.0.0.1", 0, hello)
+    first.start()
+    assert get(first.port) == b"hello"
+    first.stop()
+    second = HttpServer("127.0.0.1", first.port, hello)
+    second.start()
+    assert get(second.port) == b"hello"
+    second.stop()

@@ -1,0 +1,177 @@
+"""The metrics, as a function of a view. Nothing writes a metric: a scrape reads what is counted anyway.
+
+No label ever has a path, a client or a session as its value (the number of series must not grow with use).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from zkside.model.session import SessionState
+from zkside.ops import lag
+from zkside.ops.view import View
+from zkside.zk.latency import BUCKETS_S
+
+
+class DaemonCollector(Collector):
+    """Asks for a view at each scrape."""
+
+    def __init__(self, view: Callable[[], View]) -> None:
+        self._view = view
+
+    def collect(self) -> Iterable[Metric]:
+        return families(self._view())
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: so that being registered takes no view."""
+        return ()
+
+
+def families(view: View) -> Iterator[Metric]:
+    """All of the daemon's metric families."""
+    yield InfoMetricFamily(
+        "zkside_build", "Versions of the daemon and of what it runs on.", dict(view.versions)
+    )
+    yield _gauge("zkside_uptime_seconds", "Time since the daemon started.", view.uptime_s)
+    yield from _session(view)
+    yield from _zookeeper(view)
+    yield from _hub(view)
+    yield _labelled(
+        GaugeMetricFamily("zkside_holds", "Holds, by kind and state.", labels=("kind", "state")),
+        [((kind, state), count) for (kind, state), count in sorted(view.holds.items())],
+    )
+    yield _histogram(
+        "zkside_event_loop_lag_seconds",
+        "How late the event loop was, measured ten times a second.",
+        lag.BUCKETS_S,
+        view.lag.counts,
+        view.lag.sum_s,
+    )
+    yield _gauge("zkside_event_loop_lag_max_seconds", "The worst lag since the start.", view.lag.max_s)
+    yield from view.rpc
+
+
+def _session(view: View) -> Iterator[Metric]:
+    yield _labelled(
+        GaugeMetricFamily(
+            "zkside_session_state",
+            "The session's state: 1 for the present one, otherwise 0.",
+            labels=("state",),
+        ),
+        [((_word(state),), float(state is view.status.state)) for state in SessionState],
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_session_transitions", "How often each state was entered.", labels=("state",)
+        ),
+        [((_word(state),), view.session.transitions.get(state, 0)) for state in SessionState],
+    )
+    yield _gauge(
+        "zkside_session_epoch", "Counts the ZooKeeper sessions; 0 before the first.", view.status.epoch
+    )
+    yield _gauge(
+        "zkside_session_timeout_seconds", "As negotiated; 0 before the first session.", view.status.timeout_s
+    )
+    remaining_s = 0.0 if view.lease_remaining_s is None else view.lease_remaining_s
+    yield _gauge(
+        "zkside_lease_remaining_seconds",
+        "For how long this host may believe that it owns its ephemerals, if nothing more is heard; 0 while "
+        "nothing is proven.",
+        max(0.0, remaining_s),
+    )
+
+
+def _zookeeper(view: View) -> Iterator[Metric]:
+    wire = view.session.connection
+    yield _gauge("zkside_zookeeper_requests_in_flight", "Requests sent and not answered.", wire.in_flight)
+    yield _gauge("zkside_zookeeper_requests_queued", "Requests that wait for their turn.", wire.queued)
+    yield _counter("zkside_zookeeper_requests", "Requests sent.", wire.sent)
+    yield _counter("zkside_zookeeper_received_bytes", "Bytes received from ZooKeeper.", wire.received_bytes)
+    yield _counter("zkside_zookeeper_sent_bytes", "Bytes sent to ZooKeeper.", wire.sent_bytes)
+    yield _counter("zkside_zookeeper_connects", "Connections made to ZooKeeper.", wire.connects)
+    latency = HistogramMetricFamily(
+        "zkside_zookeeper_request_duration_seconds",
+        "From a request's sending to its answer.",
+        labels=("operation",),
+    )
+    for operation, measured in sorted(view.session.latency.items()):
+        latency.add_metric((operation,), _buckets(BUCKETS_S, measured.counts), measured.sum_s)
+    yield latency
+
+
+def _hub(view: View) -> Iterator[Metric]:
+    hub = view.hub
+    yield _labelled(
+        GaugeMetricFamily("zkside_server_watches", "Watches on the ZooKeeper server.", labels=("kind",)),
+        [((kind,), count) for kind, count in sorted(hub.server_watches.items())],
+    )
+    yield _counter("zkside_watch_events", "Watch events received from ZooKeeper.", hub.events_in)
+    yield _gauge("zkside_subscribers", "Subscriptions of streams to targets.", hub.subscribers)
+    yield _counter("zkside_changes", "Changes delivered to subscribers.", hub.changes_out)
+    yield _counter(
+        "zkside_changes_conflated",
+        "Changes that were replaced by a later one before delivery.",
+        hub.conflated,
+    )
+    yield _counter("zkside_gaps", "Times that a subscriber was told of missing events.", hub.gaps)
+    yield _counter("zkside_snapshots", "Snapshots sent to subscribers.", hub.snapshots_out)
+    yield _gauge("zkside_cache_nodes", "Nodes in the caches, absent ones too.", hub.cached_nodes)
+    yield _gauge("zkside_cache_bytes", "Bytes of the nodes in the caches.", hub.cached_bytes)
+    yield _gauge(
+        "zkside_cache_age_seconds", "Age of the oldest stale cache; 0 when all are fresh.", hub.cache_age_s
+    )
+    yield _counter(
+        "zkside_cache_forced_cuts",
+        "Cuts published before all of their transaction was known, because changes never ceased.",
+        hub.forced_cuts,
+    )
+    yield _counter(
+        "zkside_cache_read_rounds", "Batches read from ZooKeeper to keep caches current.", hub.rounds
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_reads", "Reads answered, by where the answer came from.", labels=("source",)
+        ),
+        [(("cache",), hub.reads_cached), (("server",), hub.reads_server)],
+    )
+
+
+def _word(state: SessionState) -> str:
+    return state.name.lower()
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _labelled(
+    family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[Sequence[str], float]]
+) -> Metric:
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(
+    name: str, text: str, bounds_s: Sequence[float], counts: Sequence[int], sum_s: float
+) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=_buckets(bounds_s, counts), sum_value=sum_s)
+
+
+def _buckets(bounds_s: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Cumulative, as Prometheus has them; `counts` has one more than there are bounds, for those beyond."""
+    return list(zip((*map(str, bounds_s), "+Inf"), accumulate(counts), strict=True))

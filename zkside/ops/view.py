@@ -1,0 +1,49 @@
+"""What the whole daemon is at one moment: the value from which metrics, health and status are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client import Metric
+
+from zkside.hub.hub import HubStatistics
+from zkside.model.session import SessionState, SessionStatus
+from zkside.ops.lag import LagStatistics
+from zkside.zk.session import SessionStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Gathered on the event loop in one go, so that its parts belong together."""
+
+    versions: Mapping[str, str]
+    """Of zkside, Python, grpc and so on."""
+    backend: str
+    """"kazoo" or "memory"."""
+    uptime_s: float
+    draining: bool
+    status: SessionStatus
+    lease_remaining_s: float | None
+    """None while nothing is proven; below 0 when it has passed."""
+    session: SessionStatistics
+    hub: HubStatistics
+    holds: Mapping[tuple[str, str], int]
+    """By recipe and state."""
+    lag: LagStatistics
+    rpc: tuple[Metric, ...]
+    """The gRPC server's own families."""
+
+
+def why_not_ready(view: View) -> str:
+    """Why no new work should come here; '' when it may.
+
+    A suspended session is ready: it is mostly back in a moment, caches answer meanwhile, and a fleet that all
+    leaves its load balancers because of one ZooKeeper election makes an outage of a hiccup.
+    """
+    if view.draining:
+        return "draining"
+    if view.status.state.is_connected or view.status.state is SessionState.SUSPENDED:
+        return ""
+    reason = f": {view.status.reason}" if view.status.reason else ""
+    return f"the ZooKeeper session is {view.status.state.value}{reason}"
