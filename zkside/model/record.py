@@ -13,6 +13,7 @@ from zkside.model.stat import STAT_SIZE_BYTES, Stat
 
 Record = bytes
 
+_NUM_CHILDREN = struct.Struct("!i")
 _ZXIDS = struct.Struct("!qq44xq")  # czxid, mzxid, …, pzxid
 
 
@@ -35,3 +36,9 @@ def zxids(record: Record) -> tuple[int, int, int]:
     """(czxid, mzxid, pzxid): they differ whenever the node, its data or its list of children does."""
     czxid, mzxid, pzxid = _ZXIDS.unpack_from(record, len(record) - STAT_SIZE_BYTES)
     return czxid, mzxid, pzxid
+
+
+def num_children(record: Record) -> int:
+    """How many children the node has, without decoding the rest."""
+    count: int = _NUM_CHILDREN.unpack_from(record, len(record) - 12)[0]
+    return count

@@ -1,0 +1,51 @@
+"""What lies between two states of a node."""
+
+from __future__ import annotations
+
+from zkside.model import record as records
+from zkside.model.event import EventType
+from zkside.model.record import Record
+from zkside.model.watch import ChangeType
+
+
+def change_type(old: Record | None, new: Record | None) -> ChangeType | None:
+    """What a STATE subscriber is told; None if nothing that concerns it happened.
+
+    Compares czxid and mzxid, never versions: a node that was deleted and created again can have the same
+    versions (GUARANTEES W7). A change of the list of children alone (pzxid) is not a change of the node.
+    """
+    if new is None:
+        return None if old is None else ChangeType.DELETED
+    if old is None:
+        return ChangeType.CREATED
+    old_czxid, old_mzxid, _ = records.zxids(old)
+    czxid, mzxid, _ = records.zxids(new)
+    if czxid != old_czxid:
+        return ChangeType.RECREATED
+    if mzxid != old_mzxid:
+        return ChangeType.CHANGED
+    return None
+
+
+def made_by(old: Record | None, new: Record) -> int:
+    """The newest transaction that the new state shows and the old one does not."""
+    czxid, mzxid, pzxid = records.zxids(new)
+    if old is not None and records.zxids(old)[:2] == (czxid, mzxid):
+        return pzxid
+    return max(mzxid, pzxid) if old is None or records.zxids(old)[2] != pzxid else mzxid
+
+
+def missed_events(old: Record | None, new: Record | None) -> list[EventType]:
+    """The events that must have happened between two states, several of one kind merged into one."""
+    match change_type(old, new):
+        case ChangeType.CREATED:
+            return [EventType.NODE_CREATED]
+        case ChangeType.DELETED:
+            return [EventType.NODE_DELETED]
+        case ChangeType.RECREATED:
+            return [EventType.NODE_DELETED, EventType.NODE_CREATED]
+        case kind:
+            events = [EventType.NODE_DATA_CHANGED] if kind is ChangeType.CHANGED else []
+            if old is not None and new is not None and records.zxids(old)[2] != records.zxids(new)[2]:
+                events.append(EventType.NODE_CHILDREN_CHANGED)
+            return events

@@ -1,0 +1,247 @@
+"""The one reader: turns announcements into published cuts.
+
+An event announces a path; the reader reads it. While one multiRead is under way the paths announced meanwhile
+gather into the next. What a reply shows is published only as far as it is a consistent cut (core/cut.py);
+the rest is read again together with what came meanwhile, so a batch grows until it is closed.
+
+Invariant: the node table is at every moment one consistent cut of ZooKeeper, and `unsettled` holds every
+covered path that may differ from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from zkside.core.cut import publishable_up_to
+from zkside.core.diff import made_by
+from zkside.errors import ConnectionLoss, NoAuth, NoNode, SessionLost, Unavailable
+from zkside.hub.roots import Roots
+from zkside.hub.table import NodeTable
+from zkside.model import path as paths
+from zkside.model import record as records
+from zkside.model.operation import GetData, ReadMany, ReadResult
+from zkside.model.record import Record
+from zkside.zk.session import Session
+
+log = logging.getLogger(__name__)
+
+LARGEST_BATCH = 4000
+REQUEST_BYTES = 512 * 1024
+REPLY_BYTES = 8 * 1024 * 1024
+# Rounds without anything to publish after which a batch is published as it is. Only a set of paths that is
+# rewritten faster than it can be read, and too large for one batch, gets there.
+MOST_FUTILE_ROUNDS = 16
+
+
+class Announced(NamedTuple):
+    """A path that may have changed."""
+
+    since: int
+    """The earliest transaction that may have changed it since it was published."""
+    last: int
+    """The transaction of the last event; 0 where the server does not tell."""
+
+    def merge(self, later: Announced) -> Announced:
+        return Announced(min(self.since, later.since), max(self.last, later.last))
+
+
+class Settled(NamedTuple):
+    """A path's new state, as it goes out."""
+
+    zxid: int
+    path: str
+    old: Record | None
+    new: Record | None
+    compared: bool
+    """Found by comparing after an outage, not announced by an event."""
+
+
+Publish = Callable[[int, list[Settled]], None]
+"""Takes a cut: its zxid, and what it changes, sorted by zxid. The table has been changed already."""
+
+
+class Reader:
+    """Reads what was announced, in one round after the other."""
+
+    def __init__(self, session: Session, table: NodeTable, roots: Roots, publish: Publish) -> None:
+        self._session = session
+        self._table = table
+        self._roots = roots
+        self._publish = publish
+        self.unsettled: dict[str, Announced] = {}
+        self._compared: dict[str, Record | None] = {}
+        self._reading: set[str] = set()
+        self._again: dict[str, Announced] = {}
+        self._work = asyncio.Event()
+        self._cut = 0
+        self._paused = True
+        self._futile = 0
+        self.rounds = self.forced = 0
+
+    @property
+    def settled_zxid(self) -> int:
+        """Every transaction up to here is in the table, as far as it is covered."""
+        if self._paused or self.unsettled:
+            return self._cut
+        return max(self._cut, self._session.last_zxid)
+
+    def announce(self, path: str, announced: Announced) -> None:
+        """A covered path may have changed."""
+        if path in self._reading:
+            former = self._again.get(path)
+            self._again[path] = announced if former is None else former.merge(announced)
+            return
+        former = self.unsettled.get(path)
+        self.unsettled[path] = announced if former is None else former.merge(announced)
+        if self._compared:
+            self._compared.pop(path, None)
+        self._work.set()
+
+    def compared(self, path: str, record: Record | None, since: int) -> None:
+        """A state found by comparing after an outage; published with the next cut unless an event is newer."""
+        if path not in self.unsettled and path not in self._reading:
+            self.unsettled[path] = Announced(since, 0)
+            self._compared[path] = record
+
+    def forget(self, path: str) -> None:
+        """The path is no longer covered."""
+        self.unsettled.pop(path, None)
+        self._compared.pop(path, None)
+        self._again.pop(path, None)
+
+    def pause(self) -> None:
+        """The connection is gone: the table stays as it is until `resume`."""
+        self._cut = self.settled_zxid
+        self._paused = True
+        self._compared.clear()
+
+    def resume(self) -> None:
+        """All roots have been compared with ZooKeeper again."""
+        self._paused = False
+        self._work.set()
+
+    async def run(self) -> None:
+        """Read for ever; one owned task of the hub."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self.unsettled and not self._paused:
+                try:
+                    await self._round()
+                except (Unavailable, ConnectionLoss, SessionLost):
+                    break  # `resume` follows when the session is back
+
+    async def _round(self) -> None:
+        batch = self._next_batch()
+        read_at = self._session.last_zxid
+        results: list[ReadResult] = []
+        if batch:
+            self._reading = set(batch)
+            try:
+                reply = await self._session.call(ReadMany(tuple(map(GetData, batch))))
+                read_at, results = reply
+            finally:
+                self._reading = set()
+                again, self._again = self._again, {}
+                if not results:
+                    for path, announced in again.items():
+                        self.announce(path, announced)
+        else:
+            again = {}
+        self.rounds += 1
+        if self._paused:
+            return
+        read = {path: _record(path, result) for path, result in zip(batch, results, strict=True)}
+        self._settle(read_at, read, again)
+
+    def _next_batch(self) -> list[str]:
+        batch: list[str] = []
+        request_bytes = reply_bytes = 0
+        known = self._table.records
+        for path in self.unsettled:
+            if path in self._compared:
+                continue
+            batch.append(path)
+            request_bytes += 16 + 4 * len(path)
+            reply_bytes += len(known.get(path) or b"") + 100
+            if len(batch) >= LARGEST_BATCH or request_bytes > REQUEST_BYTES or reply_bytes > REPLY_BYTES:
+                break
+        return batch
+
+    def _settle(self, read_at: int, read: dict[str, Record | None], again: dict[str, Announced]) -> None:
+        """Publish what the reply allows. One atomic section."""
+        unsettled, compared, table = self.unsettled, self._compared, self._table
+        states = {**compared, **read} if compared else read
+        outside = min((a.since for path, a in unsettled.items() if path not in states), default=None)
+        changes: list[Settled] = []
+        for path, new in states.items():
+            announced = unsettled.get(path)
+            if announced is None:  # forgotten meanwhile
+                continue
+            old = table.records.get(path)
+            if _same(old, new):
+                if new is not None and new != old:  # an ACL change: no event tells, the Stat shows it
+                    table.put(path, new)
+                elif new is None and self._roots.is_root(path):
+                    table.put(path, None)  # its absence is worth remembering
+                self._done(path, read_at, again)
+                continue
+            zxid = made_by(old, new) if new is not None else self._deleted_at(path, announced, read_at, states)
+            changes.append(Settled(zxid, path, old, new, path in compared))
+        bound = publishable_up_to(read_at, ((unsettled[c.path].since, c.zxid) for c in changes), outside)
+        self._futile = self._futile + 1 if changes and all(c.zxid > bound for c in changes) else 0
+        if self._futile >= MOST_FUTILE_ROUNDS:
+            self.forced += 1
+            bound = read_at
+        cut = [change for change in changes if change.zxid <= bound]
+        cut.sort()
+        for change in cut:
+            is_kept = self._roots.is_root if change.new is None else self._roots.is_covered
+            if is_kept(change.path):
+                table.put(change.path, change.new)
+            else:
+                table.forget(change.path)
+            self._done(change.path, read_at, again)
+        for path, announced in again.items():
+            if path in unsettled:
+                unsettled[path] = unsettled[path].merge(announced)
+        if bound > self._cut:
+            self._cut = bound
+        # Called for an empty cut too: that all up to here is settled is news.
+        self._publish(self._cut, cut)
+
+    def _done(self, path: str, read_at: int, again: dict[str, Announced]) -> None:
+        """A path's state is in the table, as of read_at: what was announced later stays announced."""
+        del self.unsettled[path]
+        self._compared.pop(path, None)
+        later = again.pop(path, None)
+        if later is not None and max(later.since, later.last) > read_at:
+            self.unsettled[path] = Announced(max(later.since, read_at + 1), later.last)
+
+    def _deleted_at(self, path: str, announced: Announced, read_at: int, states: dict[str, Record | None]) -> int:
+        """The transaction that deleted a node, or the best upper bound: ZooKeeper keeps it nowhere."""
+        if announced.last:
+            return min(announced.last, read_at)
+        parent = states.get(paths.parent(path))
+        if parent is not None:
+            pzxid = records.zxids(parent)[2]
+            if pzxid >= announced.since:
+                return pzxid
+        return read_at
+
+
+def _record(path: str, result: ReadResult) -> Record | None:
+    if isinstance(result, bytes):
+        return result
+    if not isinstance(result, NoNode | NoAuth):
+        log.warning("reading %s failed, it is taken as absent: %s", path, result)
+    return None
+
+
+def _same(old: Record | None, new: Record | None) -> bool:
+    if old is None or new is None:
+        return old is new
+    return records.zxids(old) == records.zxids(new)

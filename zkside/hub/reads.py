@@ -1,0 +1,246 @@
+"""Reads: from the cache, from the server, or through the leader, each as current as was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from zkside.errors import NoAuth, NoNode, TooStale, ZksideError
+from zkside.hub.roots import Root
+from zkside.model import path as paths
+from zkside.model import record as records
+from zkside.model.operation import Exists, GetChildren, GetData, Operation, ReadMany, Reply, Sync
+from zkside.model.record import Record
+from zkside.model.stat import Stat
+from zkside.model.watch import Scope
+
+if TYPE_CHECKING:
+    from zkside.hub.hub import Hub
+
+T = TypeVar("T")
+
+# A server that is behind min_zxid although it has answered a sync is asked again after this long.
+BEHIND_RETRY_S = 0.05
+
+
+class Consistency(Enum):
+    """See node.proto, which documents what each promises and costs."""
+
+    CACHED = "cached"
+    SERVER = "server"
+    LINEARIZABLE = "linearizable"
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How current a read has to be."""
+
+    consistency: Consistency = Consistency.SERVER
+    min_zxid: int = 0
+    max_stale_s: float | None = None
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What was read, and how current it is: all up to `zxid` that touches it is in it."""
+
+    value: T
+    zxid: int
+    stale: bool
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The children of a node; `names` is sorted, `records` (by name) may lack children that vanished or may
+    not be read."""
+
+    stat: Stat
+    names: list[str]
+    records: dict[str, Record]
+
+
+ReadState = Record | None | ZksideError
+"""Of GetMany: the node, None if it is absent, NoAuth if it may not be read."""
+
+ReadStates = list[ReadState]
+
+
+class Reads:
+    """Every method raises TooStale, SessionSuspended, SessionLost, NoAuth as fits, beside what it names."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.cached = 0
+        self.server = 0
+
+    async def get(self, path: str, freshness: Freshness) -> Answer[Record]:
+        """Raises NoNode."""
+        if freshness.consistency is Consistency.CACHED:
+            answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness)
+            if answer is not None:
+                if answer.value is None:
+                    raise NoNode(f"{path} does not exist")
+                return answer  # type: ignore[return-value]
+        return await self._from_server(GetData(path), freshness)
+
+    async def exists(self, path: str, freshness: Freshness) -> Answer[Stat | None]:
+        """An absent node is an answer."""
+        if freshness.consistency is Consistency.CACHED:
+            answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness)
+            if answer is not None:
+                stat = None if answer.value is None else records.stat(answer.value)
+                return Answer(stat, answer.zxid, answer.stale, answer.age_s)
+        return await self._from_server(Exists(path), freshness)
+
+    async def get_many(self, wanted: Sequence[str], freshness: Freshness) -> Answer[ReadStates]:
+        """One consistent cut (GUARANTEES R6)."""
+        if freshness.consistency is Consistency.CACHED:
+            cached = self._cached_nodes(wanted, freshness)
+            if cached is None:
+                for path in wanted:
+                    await self._keep(path, Scope.NODE)
+                cached = self._cached_nodes(wanted, freshness)
+            if cached is not None:
+                return cached
+        answer = await self._from_server(ReadMany(tuple(map(GetData, wanted))), freshness)
+        states: ReadStates = []
+        for result in answer.value:
+            if isinstance(result, NoNode):
+                states.append(None)
+            elif isinstance(result, bytes | NoAuth):
+                states.append(result)
+            elif isinstance(result, ZksideError):
+                raise result
+        return Answer(states, answer.zxid, answer.stale, answer.age_s)
+
+    async def list(self, path: str, freshness: Freshness, *, with_nodes: bool) -> Answer[Listing]:
+        """Raises NoNode."""
+        if freshness.consistency is Consistency.CACHED:
+            answer = self._cached_list(path, freshness, with_nodes)
+            if answer is None and await self._keep(path, Scope.CHILDREN):
+                answer = self._cached_list(path, freshness, with_nodes)
+            if answer is not None:
+                return answer
+        names, stat = (listed := await self._from_server(GetChildren(path), freshness)).value
+        names.sort()
+        nodes: dict[str, Record] = {}
+        zxid = listed.zxid
+        if with_nodes and names:
+            children = ReadMany(tuple(GetData(paths.join(path, name)) for name in names))
+            reply = await self._hub.session.call(children)
+            zxid = min(zxid, reply.zxid)
+            nodes = {name: r for name, r in zip(names, reply.value, strict=True) if isinstance(r, bytes)}
+        return Answer(Listing(stat, names, nodes), zxid, False, 0.0)
+
+    # From the cache
+
+    def _cached_node(self, path: str, freshness: Freshness) -> Answer[Record | None] | None:
+        """None if the cache cannot answer: not kept, announced but not read yet, or behind min_zxid."""
+        hub = self._hub
+        root = hub.roots.live_at(path)
+        if root is None or path in hub.reader.unsettled:
+            return None
+        found = self._judge(root, hub.table.records.get(path), freshness)
+        if found is not None:
+            self.cached += 1
+        return found
+
+    def _cached_nodes(self, wanted: Sequence[str], freshness: Freshness) -> Answer[ReadStates] | None:
+        """The table is one cut, and none of these paths has been announced since: so are these."""
+        hub = self._hub
+        stalest: Root | None = None
+        for path in wanted:
+            root = hub.roots.live_at(path)
+            if root is None or path in hub.reader.unsettled:
+                return None
+            if stalest is None or (root.stale_since is not None and stalest.stale_since is None):
+                stalest = root
+        if stalest is None:
+            return None
+        states: ReadStates = [hub.table.records.get(path) for path in wanted]
+        self.cached += 1
+        return self._judge(stalest, states, freshness)
+
+    def _cached_list(self, path: str, freshness: Freshness, with_nodes: bool) -> Answer[Listing] | None:
+        hub = self._hub
+        root = hub.roots.live_below(path)
+        if root is None or path in hub.reader.unsettled:
+            return None  # a child that came or went has announced its parent too
+        record = hub.table.records.get(path)
+        if record is None:
+            if self._judge(root, None, freshness) is None:
+                return None
+            raise NoNode(f"{path} does not exist")
+        names = hub.table.children(path)
+        nodes: dict[str, Record] = {}
+        if with_nodes:
+            for name in names:
+                child = hub.table.records.get(paths.join(path, name))
+                if child is not None:
+                    nodes[name] = child
+        self.cached += 1
+        return self._judge(root, Listing(records.stat(record), names.copy(), nodes), freshness)
+
+    def _judge(self, root: Root, value: T, freshness: Freshness) -> Answer[T] | None:
+        """An answer of a root, if it is current enough; None if the server may do better."""
+        hub = self._hub
+        root.last_used = now = time.monotonic()
+        if root.stale_since is None:
+            zxid = hub.session.last_zxid  # no event up to there has touched what is asked
+            return Answer(value, zxid, False, 0.0) if zxid >= freshness.min_zxid else None
+        age_s = now - root.stale_since
+        if hub.session.status.state.is_connected:
+            return None
+        if freshness.max_stale_s is not None and age_s > freshness.max_stale_s:
+            raise TooStale(f"the cache is {age_s:.1f} s old, and there is no connection to ZooKeeper")
+        zxid = hub.reader.settled_zxid
+        if zxid < freshness.min_zxid:
+            raise TooStale(f"the cache has seen {zxid:#x}, and there is no connection to ZooKeeper")
+        return Answer(value, zxid, True, age_s)
+
+    async def _cache_node(self, path: str, freshness: Freshness) -> Answer[Record | None] | None:
+        kept = await self._keep(path, Scope.NODE)
+        return self._cached_node(path, freshness) if kept else None
+
+    async def _keep(self, path: str, scope: Scope) -> bool:
+        """Have a path cached from now on, until it is idle; False if it cannot be."""
+        hub = self._hub
+        kept = hub.roots.live_at(path) if scope is Scope.NODE else hub.roots.live_below(path)
+        if kept is not None or (hub.roots.get(path, scope) is None and len(hub.roots) >= hub.settings.max_roots):
+            return kept is not None
+        root = hub.acquire(path, scope)
+        try:
+            await hub.ready(root)
+        finally:
+            hub.release(root)
+        return True
+
+    # From the server
+
+    async def _from_server(self, operation: Operation[T], freshness: Freshness) -> Answer[T]:
+        session = self._hub.session
+        self.server += 1
+        if freshness.consistency is Consistency.LINEARIZABLE:
+            synced = session.call(Sync())  # pipelined: the server answers in order
+            reply = await self._after(synced, session.call(operation))
+        else:
+            reply = await session.call(operation)
+        while reply.zxid < freshness.min_zxid:
+            synced = session.call(Sync())
+            reply = await self._after(synced, session.call(operation))
+            if reply.zxid < freshness.min_zxid:
+                await asyncio.sleep(BEHIND_RETRY_S)  # the transaction is not committed yet: nothing tells when
+        return Answer(reply.value, reply.zxid, False, 0.0)
+
+    @staticmethod
+    async def _after(synced: asyncio.Future[Reply[None]], reading: asyncio.Future[Reply[T]]) -> Reply[T]:
+        try:
+            await synced
+        except BaseException:
+            reading.cancel()
+            raise
+        return await reading

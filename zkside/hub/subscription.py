@@ -1,0 +1,185 @@
+"""A STATE subscriber: cursors into the feeds of its targets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from zkside.hub.feed import Cut, Feed, Image
+from zkside.model.session import SessionStatus
+
+# Changes of the session that a subscriber may leave unread; only the newest are kept.
+STATUSES_KEPT = 64
+
+
+class SnapshotReason(Enum):
+    """Why a snapshot is sent."""
+
+    INITIAL = "initial"
+    RESUME_TOO_OLD = "resume too old"
+    OVERFLOW = "overflow"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """One chunk of a target's state; the last has more = False."""
+
+    zxid: int
+    target: int
+    reason: SnapshotReason
+    image: Image
+    index: int
+
+    @property
+    def more(self) -> bool:
+        return self.index + 1 < len(self.image.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """One cut over all targets; `cuts` has those that changed, by index of the target."""
+
+    zxid: int
+    cuts: list[tuple[int, Cut]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """All up to here has been delivered."""
+
+    zxid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanged:
+    """The session that keeps the targets current has another state."""
+
+    zxid: int
+    status: SessionStatus
+
+
+Delivery = SnapshotChunk | Changes | Bookmark | SessionChanged
+
+
+class Subscription:
+    """What one stream receives, one `next` after the other.
+
+    Ordering: a target's zxids never go back and no change comes twice (GUARANTEES W1, W2). A cut covers all
+    targets, and none is sent while a target waits for its snapshot, so the zxid of a Changes or a Bookmark
+    is a point at which the stream can be resumed.
+    """
+
+    def __init__(
+        self,
+        feeds: list[Feed],
+        settled: Callable[[], int],
+        resume_zxid: int | None,
+        bookmark_interval_s: float | None,
+        on_close: Callable[[Subscription], None],
+    ) -> None:
+        self._feeds = feeds
+        self._settled = settled
+        self._bookmark_interval_s = bookmark_interval_s
+        self._on_close = on_close
+        self._cursors = [0] * len(feeds)
+        self._snapshots: dict[int, SnapshotReason] = {}
+        self._statuses: deque[SessionStatus] = deque(maxlen=STATUSES_KEPT)
+        self._outbox: deque[Delivery] = deque()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._bookmarked = -1
+        for index, feed in enumerate(feeds):
+            cursor = feed.resume_at(resume_zxid) if resume_zxid is not None else None
+            if cursor is None:
+                initial = resume_zxid is None
+                self._snapshots[index] = SnapshotReason.INITIAL if initial else SnapshotReason.RESUME_TOO_OLD
+            else:
+                self._cursors[index] = cursor
+            feed.wakes.add(self.wake)
+
+    def wake(self) -> None:
+        """Something is there to be delivered."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def session_changed(self, status: SessionStatus) -> None:
+        """Deliver a change of the session."""
+        self._statuses.append(status)
+        self.wake()
+
+    def pending(self) -> int:
+        """How many paths wait to be read by the subscriber."""
+        return sum(feed.pending(cursor) for feed, cursor in zip(self._feeds, self._cursors, strict=True))
+
+    async def next(self) -> Delivery:
+        """The next thing to deliver; waits for it. One caller at a time. Cancellation loses nothing."""
+        while True:
+            if self._outbox:
+                return self._outbox.popleft()
+            if self._snapshots:
+                await self._take_snapshots()
+            elif self._statuses:
+                return SessionChanged(self._settled(), self._statuses.popleft())
+            elif (changes := self._take_changes()) is not None:
+                return changes
+            elif not self._snapshots and not await self._woken():
+                return self._bookmark()
+
+    def close(self) -> None:
+        """Nothing is wanted any more."""
+        for feed in self._feeds:
+            feed.wakes.discard(self.wake)
+        self._on_close(self)
+
+    async def _take_snapshots(self) -> None:
+        index, reason = next(iter(self._snapshots.items()))
+        image = await self._feeds[index].image()
+        del self._snapshots[index]
+        self._cursors[index] = image.sequence
+        for chunk in range(len(image.chunks)):
+            self._outbox.append(SnapshotChunk(image.zxid, index, reason, image, chunk))
+        if not self._snapshots and all(
+            feed.sequence == cursor for feed, cursor in zip(self._feeds, self._cursors, strict=True)
+        ):
+            self._outbox.append(self._bookmark())
+
+    def _take_changes(self) -> Changes | None:
+        behind = [i for i, feed in enumerate(self._feeds) if self._cursors[i] < feed.sequence]
+        for index in behind:
+            if self._cursors[index] < self._feeds[index].floor:
+                self._snapshots[index] = SnapshotReason.OVERFLOW
+        if self._snapshots:
+            return None
+        cuts = []
+        for index in behind:
+            cut = self._feeds[index].since(self._cursors[index])
+            self._cursors[index] = self._feeds[index].sequence
+            if cut.changes:
+                cuts.append((index, cut))
+        return Changes(max(cut.zxid for _, cut in cuts), cuts) if cuts else None
+
+    def _bookmark(self) -> Bookmark:
+        self._bookmarked = self._settled()
+        return Bookmark(self._bookmarked)
+
+    async def _woken(self) -> bool:
+        """Wait for something to deliver; False when a bookmark is due first."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiter = waiter
+        timer = None
+        if self._bookmark_interval_s is not None:
+            timer = loop.call_later(self._bookmark_interval_s, _expire, waiter)
+        try:
+            return await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -1,0 +1,114 @@
+"""Reading whole parts of the tree: to load them, and to compare them after an outage.
+
+Works in batches of multiRead, a few of them under way at a time, so that the server reads while the replies
+are taken in; between two batches the event loop goes round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from zkside.model import record as records
+from zkside.model.operation import GetChildren, GetData, ReadMany, ReadResult, Reply
+from zkside.model.record import Record
+from zkside.zk.session import Session
+
+UNDER_WAY = 4
+FIRST_BATCH = 32
+LARGEST_BATCH = 1000
+# A reply of a batch should have about this size; unknown nodes are taken to be as large as those before.
+REPLY_BYTES = 512 * 1024
+# Below jute.maxbuffer, which also bounds requests.
+REQUEST_BYTES = 512 * 1024
+
+
+class Walk:
+    """One walk over parts of the tree.
+
+    `visit(path, record)` is called once for each path that is read; record is None if it is absent or may
+    not be read. `known(path)` is the record that the caller already has: a known node whose list of children
+    did not change (same pzxid) is not asked for its children again.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        known: Callable[[str], Record | None],
+        visit: Callable[[str, ReadResult], None],
+    ) -> None:
+        self._session = session
+        self._known = known
+        self._visit = visit
+        self._todo: deque[tuple[GetData | GetChildren, int]] = deque()
+        self._seen: set[str] = set()
+        self._node_bytes = 0
+        self.zxid = 0
+        """The newest zxid among the replies: the walk has seen nothing older than its start, and some of it
+        as of this."""
+
+    async def run(self, starts: Iterable[tuple[str, int]]) -> None:
+        """Read the paths, each with so many levels of what is found below it.
+
+        A path is read once, with the levels of its first mention. Raises: what a lost connection raises.
+        """
+        source = iter(starts)
+        under_way: deque[tuple[list[tuple[GetData | GetChildren, int]], asyncio.Future[Reply[list[ReadResult]]]]]
+        under_way = deque()
+        try:
+            while True:
+                while len(under_way) < UNDER_WAY and (batch := self._next_batch(source)):
+                    call = self._session.call(ReadMany(tuple(read for read, _ in batch)))
+                    under_way.append((batch, call))
+                if not under_way:
+                    return
+                batch, call = under_way.popleft()
+                reply = await call
+                self.zxid = max(self.zxid, reply.zxid)
+                self._take(batch, reply.value)
+        finally:
+            for _, call in under_way:
+                call.cancel()
+
+    def _next_batch(self, source: Iterator[tuple[str, int]]) -> list[tuple[GetData | GetChildren, int]]:
+        size = min(max(1, REPLY_BYTES // self._node_bytes), LARGEST_BATCH) if self._node_bytes else FIRST_BATCH
+        if len(self._todo) < size:
+            for path, levels in islice(source, size - len(self._todo)):
+                if path not in self._seen:
+                    self._seen.add(path)
+                    self._todo.append((GetData(path), levels))
+        batch: list[tuple[GetData | GetChildren, int]] = []
+        request_bytes = 0
+        while self._todo and len(batch) < size and request_bytes < REQUEST_BYTES:
+            item = self._todo.popleft()
+            request_bytes += 16 + 4 * len(item[0].path)
+            batch.append(item)
+        return batch
+
+    def _take(self, batch: list[tuple[GetData | GetChildren, int]], results: list[ReadResult]) -> None:
+        visit = self._visit
+        largest = 0
+        for (read, levels), result in zip(batch, results, strict=True):
+            if isinstance(result, bytes):
+                if len(result) > largest:
+                    largest = len(result)
+                if levels > 0 and records.num_children(result) > 0:
+                    known = self._known(read.path)
+                    if known is None or records.zxids(known) != records.zxids(result):
+                        self._todo.append((GetChildren(read.path), levels))
+                visit(read.path, result)
+            elif isinstance(result, list):
+                seen, todo = self._seen, self._todo
+                prefix = "/" if read.path == "/" else read.path + "/"
+                for name in result:
+                    child = prefix + name
+                    if child not in seen:
+                        seen.add(child)
+                        todo.append((GetData(child), levels - 1))
+            elif isinstance(read, GetData):
+                visit(read.path, result)
+        # Slowly forgets a large node, so that one of them does not make all later batches small.
+        self._node_bytes = max(largest, self._node_bytes * 3 // 4, 100)

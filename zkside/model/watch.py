@@ -1,0 +1,64 @@
+"""What can be watched, and what a change is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from zkside.model.record import Record
+
+
+class Scope(Enum):
+    """How much of the tree a target covers; the value is the number of levels below its path."""
+
+    NODE = 0
+    CHILDREN = 1
+    SUBTREE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a STATE subscriber watches. Equal targets share one feed."""
+
+    path: str
+    scope: Scope
+    with_data: bool = True
+
+
+class WatchKind(Enum):
+    """The ZooKeeper call that would set such a watch: exists, getData, getChildren, addWatch."""
+
+    EXISTS = "exists"
+    DATA = "data"
+    CHILDREN = "children"
+    PERSISTENT = "persistent"
+    PERSISTENT_RECURSIVE = "persistent recursive"
+
+
+@dataclass(frozen=True, slots=True)
+class EventTarget:
+    """What an EVENTS subscriber watches."""
+
+    path: str
+    kind: WatchKind
+    one_shot: bool = False
+
+
+class ChangeType(Enum):
+    """What happened to a path between two states."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    DELETED = "deleted"
+    RECREATED = "recreated"
+    """Exists before and after, but as another node (another czxid)."""
+
+
+class Change(NamedTuple):
+    """The latest state of one path; `record` is None when it was deleted."""
+
+    type: ChangeType
+    zxid: int
+    path: str
+    record: Record | None
