@@ -1,0 +1,1 @@
+"""What zkside costs and gives, beside what a user would do instead: `python -m bench [name …] [--quick]`."""
