@@ -142,6 +142,17 @@ class Journal:
                 f"(that of epoch {before.epoch} is over)"
             ) from error
 
+    def resume(self, ticket: Ticket, timeout_s: float) -> None:
+        """The session was taken up again: the epoch, its holds and its nodes go on.
+
+        Raises: Unavailable, and goes on in memory.
+        """
+        self._content.ticket, self._content.timeout_s = ticket, timeout_s
+        try:
+            self._replace()
+        except OSError as error:
+            raise Unavailable(f"the journal cannot be written: {error}") from error
+
     def end(self) -> None:
         """The session is over and must never be taken up again. The rows stay until the next epoch begins."""
         if self._content.ticket is not None:
