@@ -1,0 +1,129 @@
+"""Errors of gRPC turned into the classes of zkside/errors.py."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from zkside import errors
+from zkside.errors import ZksideError
+
+DOMAIN = "zkside"
+_DETAILS = "grpc-status-details-bin"
+
+BY_REASON: dict[str, type[ZksideError]] = {
+    "BAD_VERSION": errors.BadVersion,
+    "CONNECTION_LOSS": errors.ConnectionLoss,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+    "DRAINING": errors.Draining,
+    "HOLD_LOST": errors.HoldLost,
+    "INTERNAL": ZksideError,
+    "INVALID_ACL": errors.InvalidAcl,
+    "INVALID_ARGUMENT": errors.InvalidArgument,
+    "INVALID_PATH": errors.InvalidPath,
+    "NODE_EXISTS": errors.NodeExists,
+    "NOT_ATTEMPTED": errors.NotAttempted,
+    "NOT_EMPTY": errors.NotEmpty,
+    "NOT_SUPPORTED": errors.NotSupported,
+    "NO_AUTH": errors.NoAuth,
+    "NO_CHILDREN_FOR_EPHEMERALS": errors.NoChildrenForEphemerals,
+    "NO_NODE": errors.NoNode,
+    "OUTCOME_UNKNOWN": errors.OutcomeUnknown,
+    "POLICY_DENIED": errors.Denied,
+    "QUOTA": errors.Quota,
+    "REFUSED": errors.Refused,
+    "ROLLED_BACK": errors.RolledBack,
+    "SESSION_LOST": errors.SessionLost,
+    "SESSION_SUSPENDED": errors.SessionSuspended,
+    "START_ERROR": errors.StartError,
+    "TOO_LARGE": errors.TooLarge,
+    "TOO_STALE": errors.TooStale,
+    "UNAUTHENTICATED": errors.Unauthenticated,
+    "UNAVAILABLE": errors.Unavailable,
+}
+"""Every reason of docs/errors.md."""
+
+_BY_CODE: dict[grpc.StatusCode, type[ZksideError]] = {
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.UNIMPLEMENTED: errors.NotSupported,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.TooLarge,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Denied,
+}
+"""For answers without ErrorInfo: gRPC itself made them, or something that is no zkside."""
+
+_NEVER_SENT = ("failed to connect", "connection refused", "no such file", "name resolution", "dns resolution")
+
+
+def of_reason(reason: str, message: str, metadata: dict[str, str] | None = None, field: str = "") -> ZksideError:
+    """The error that travels under this name; a plain ZksideError, with the reason kept, if it is unknown."""
+    kind = BY_REASON.get(reason, ZksideError)
+    error = kind(message)
+    error.metadata = dict(metadata or {})
+    if kind is ZksideError and reason:
+        error.reason = reason
+    if isinstance(error, errors.BadRequest):
+        error.field = field
+    return error
+
+
+def of_rpc(error: grpc.aio.AioRpcError, address: str, *, writes: bool = False) -> ZksideError:
+    """The typed error of a failed call.
+
+    With `writes`: a connection to the daemon that broke under a call leaves its outcome unknown, and so
+    does a deadline that passes; only a call that surely never left is Unavailable.
+    """
+    named = _error_info(error)
+    if named is not None:
+        return named
+    code, details = error.code(), error.details() or ""
+    kind = _BY_CODE.get(code, ZksideError)
+    if kind is errors.Unavailable:
+        if writes and not any(sign in details.lower() for sign in _NEVER_SENT):
+            return errors.OutcomeUnknown(
+                f"the connection to the daemon at {address} broke before it answered ({details}): "
+                "the write may or may not have been applied; read to find out",
+                address=address,
+            )
+        return errors.Unavailable(
+            f"no daemon answers at {address} ({details}); is `zkside serve` running, and is ZKSIDE_ADDRESS right?",
+            address=address,
+        )
+    if kind is errors.DeadlineExceeded:
+        left = "; a write that was sent may still be applied" if writes else ""
+        return errors.DeadlineExceeded(f"no answer in time from the daemon at {address}{left}", address=address)
+    made = kind(f"{details or 'no details'} (gRPC {code.name} from {address})")
+    if kind is ZksideError:
+        made.reason = code.name
+    return made
+
+
+def late(address: str, left: str) -> errors.DeadlineExceeded:
+    """The error of a time limit that this process keeps itself."""
+    return errors.DeadlineExceeded(f"no answer in time from the daemon at {address}; {left}", address=address)
+
+
+def _error_info(error: grpc.aio.AioRpcError) -> ZksideError | None:
+    for key, value in error.trailing_metadata() or ():
+        if key != _DETAILS or not isinstance(value, bytes):
+            continue
+        status = status_pb2.Status()
+        try:
+            status.ParseFromString(value)
+        except DecodeError:
+            return None
+        info, field = None, ""
+        for detail in status.details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo()
+                detail.Unpack(info)
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest()
+                detail.Unpack(bad)
+                field = bad.field_violations[0].field if bad.field_violations else ""
+        if info is not None and info.domain == DOMAIN:
+            return of_reason(info.reason, status.message or error.details() or "", dict(info.metadata), field)
+    return None

@@ -1,0 +1,117 @@
+"""The connection of a client to its daemon: one gRPC channel, opened at the first call, kept up by gRPC."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from zkside.client import fault
+from zkside.errors import InvalidArgument, ZksideError
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+ADDRESS_VARIABLE = "ZKSIDE_ADDRESS"
+DEFAULT_TIMEOUT_S = 10.0
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A daemon that hangs is noticed in 15 s, also while nothing is under way. The daemon allows such pings.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The daemon is on this host: to try often costs nothing, and a restart is over in a second.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Two clients of one process do not share a connection, so that neither waits for the other's traffic.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+WAIT_FOR_READY_METADATA = (("zkside-wait-for-ready", "true"),)
+
+
+def default_address() -> str:
+    """What ZKSIDE_ADDRESS names, or the daemon's default socket."""
+    named = os.environ.get(ADDRESS_VARIABLE, "").strip()
+    if named:
+        return named
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "").strip()
+    return f"unix:{runtime or '/run'}/zkside/zkside.sock"
+
+
+def checked_address(address: str) -> str:
+    """'unix:/path', or 'host:port'. A bare path is taken for a socket's. Raises InvalidArgument."""
+    if address.startswith("/"):
+        address = f"unix:{address}"
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if path.startswith("///"):
+            path = path[2:]
+        if not path:
+            raise InvalidArgument("an address that begins with 'unix:' needs the path of a socket", field="address")
+        if len(os.fsencode(path)) > 107:
+            raise InvalidArgument(
+                f"the path of a socket has at most 107 bytes, this one {len(os.fsencode(path))}: {path}",
+                field="address",
+            )
+        return f"unix:{path}"
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidArgument(f"an address is 'unix:/path' or 'host:port', not {address!r}", field="address")
+    return address
+
+
+class Link:
+    """A lazily opened channel. Belongs to the event loop that first uses it."""
+
+    def __init__(self, address: str | None, timeout_s: float) -> None:
+        self.address = checked_address(address or default_address())
+        self.timeout_s = timeout_s
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise ZksideError("this client is closed; make a new one")
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.address, options=list(CHANNEL_OPTIONS))
+        return self._channel
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+        wait_for_ready: bool = False,
+        writes: bool = False,
+    ) -> Response:
+        """One unary call. `timeout_s` None means the client's own.
+
+        Raises the classes of zkside.errors; with `writes`, OutcomeUnknown when the daemon went away under it.
+        Cancellation: the daemon drops the request if it was not sent on yet.
+        """
+        try:
+            return await method(
+                request,
+                timeout=self.timeout_s if timeout_s is None else timeout_s,
+                wait_for_ready=wait_for_ready,
+                metadata=WAIT_FOR_READY_METADATA if wait_for_ready else None,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise fault.of_rpc(error, self.address, writes=writes) from None
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self._closed = True
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
