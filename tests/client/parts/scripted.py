@@ -1,0 +1,158 @@
+"""A server that does what a test's script says: for what a well-behaved daemon cannot be made to do at will."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from zkside.pb import common_pb2, node_pb2, node_pb2_grpc, watch_pb2, watch_pb2_grpc
+
+
+class ScriptedStream:
+    """One open stream: the test sends on it and ends it."""
+
+    def __init__(self, request: object) -> None:
+        self.request = request
+        self.ended = asyncio.Event()
+        """Set when the client has gone, or the script has ended it."""
+        self._messages: asyncio.Queue[object] = asyncio.Queue()
+
+    def send(self, *messages: object) -> None:
+        for message in messages:
+            self._messages.put_nowait(message)
+
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        self._messages.put_nowait((code, trailers))
+
+    async def serve(self, context: grpc.aio.ServicerContext) -> AsyncIterator[object]:
+        await context.send_initial_metadata(())
+        try:
+            while True:
+                message = await self._messages.get()
+                if isinstance(message, tuple):
+                    code, trailers = message
+                    context.set_trailing_metadata(trailers)
+                    if code is not grpc.StatusCode.OK:
+                        context.set_code(code)
+                        context.set_details("scripted")
+                    return
+                yield message
+        finally:
+            self.ended.set()
+
+
+class ScriptedDaemon:
+    """Listens where a daemon would; can be cut off and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"unix:{folder}/zkside.sock"
+        self._streams: asyncio.Queue[ScriptedStream] = asyncio.Queue()
+        self._server: grpc.aio.Server | None = None
+        self.opened = 0
+
+    async def start(self) -> None:
+        outer = self
+
+        class Watch(watch_pb2_grpc.WatchServiceServicer):
+            async def Watch(self, request, context):  # type: ignore[no-untyped-def]
+                async for message in outer._open(request).serve(context):
+                    yield message
+
+        class Node(node_pb2_grpc.NodeServiceServicer):
+            async def HoldEphemeral(self, request, context):  # type: ignore[no-untyped-def]
+                async for message in outer._open(request).serve(context):
+                    yield message
+
+            async def Pipeline(self, requests, context):  # type: ignore[no-untyped-def]
+                stream = outer._open(requests)
+                async for message in stream.serve(context):
+                    yield message
+
+            async def Set(self, request, context):  # type: ignore[no-untyped-def]
+                stream = outer._open(request)
+                async for message in stream.serve(context):
+                    return message
+
+        self._server = grpc.aio.server()
+        watch_pb2_grpc.add_WatchServiceServicer_to_server(Watch(), self._server)
+        node_pb2_grpc.add_NodeServiceServicer_to_server(Node(), self._server)
+        self._server.add_insecure_port(self.address)
+        await self._server.start()
+
+    def _open(self, request: object) -> ScriptedStream:
+        stream = ScriptedStream(request)
+        self.opened += 1
+        self._streams.put_nowait(stream)
+        return stream
+
+    async def stream(self) -> ScriptedStream:
+        """The next stream that a client opens."""
+        async with asyncio.timeout(10):
+            return await self._streams.get()
+
+    async def stop(self) -> None:
+        """Go away at once; `start` comes back on the same socket."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+
+def header(zxid: int, *, stale: bool = False) -> common_pb2.Header:
+    return common_pb2.Header(session_id="0x1", epoch=1, zxid=zxid, stale=stale)
+
+
+def node(path: str, data: bytes = b"", *, czxid: int = 1, mzxid: int | None = None) -> common_pb2.Node:
+    stat = common_pb2.Stat(czxid=czxid, mzxid=czxid if mzxid is None else mzxid, data_length=len(data))
+    return common_pb2.Node(path=path, data=data, stat=stat)
+
+
+def snapshot(
+    zxid: int,
+    *nodes: common_pb2.Node,
+    target: int = 0,
+    reason: int = watch_pb2.SNAPSHOT_REASON_INITIAL,
+    more: bool = False,
+    epoch_id: str = "e1",
+) -> watch_pb2.WatchResponse:
+    part = watch_pb2.Snapshot(target=target, reason=reason, nodes=nodes, more=more)
+    return watch_pb2.WatchResponse(header=header(zxid), epoch_id=epoch_id, snapshot=part)
+
+
+def created(made: common_pb2.Node, *, target: int = 0) -> watch_pb2.Change:
+    return watch_pb2.Change(target=target, type=watch_pb2.CHANGE_TYPE_CREATED, zxid=made.stat.mzxid, node=made)
+
+
+def changed(made: common_pb2.Node, *, target: int = 0) -> watch_pb2.Change:
+    return watch_pb2.Change(target=target, type=watch_pb2.CHANGE_TYPE_CHANGED, zxid=made.stat.mzxid, node=made)
+
+
+def deleted(path: str, zxid: int, *, target: int = 0) -> watch_pb2.Change:
+    gone = common_pb2.Node(path=path)
+    return watch_pb2.Change(target=target, type=watch_pb2.CHANGE_TYPE_DELETED, zxid=zxid, node=gone)
+
+
+def changes(
+    zxid: int, *parts: watch_pb2.Change, more: bool = False, epoch_id: str = "e1"
+) -> watch_pb2.WatchResponse:
+    cut = watch_pb2.Changes(changes=parts, more=more)
+    return watch_pb2.WatchResponse(header=header(zxid), epoch_id=epoch_id, changes=cut)
+
+
+def bookmark(zxid: int, *, epoch_id: str = "e1") -> watch_pb2.WatchResponse:
+    return watch_pb2.WatchResponse(header=header(zxid), epoch_id=epoch_id, bookmark=watch_pb2.Bookmark())
+
+
+def session(
+    zxid: int, state: int, *, stale: bool = False, epoch_id: str = "e1"
+) -> watch_pb2.WatchResponse:
+    change = watch_pb2.SessionChange(session=common_pb2.Session(state=state, epoch=1))
+    return watch_pb2.WatchResponse(header=header(zxid, stale=stale), epoch_id=epoch_id, session=change)
+
+
+def updated(zxid: int, ident: int) -> node_pb2.PipelineResponse:
+    result = node_pb2.OperationResult(set=node_pb2.SetResponse(stat=common_pb2.Stat(mzxid=zxid)))
+    return node_pb2.PipelineResponse(header=header(zxid), id=ident, result=result)
