@@ -165,6 +165,8 @@ class Lease:
         self._attempt_ns = self._settled_until_ns = 0
         if self._proof_ns:
             self.lease_ns = max(self.lease_ns, self._proof_ns + self._span_ns)
+        elif self._unproven_since_ns:
+            self._unproven_since_ns = now_ns
         self._set_deadline()
 
     def acknowledged(self, strength: int, sent_ns: int) -> None:

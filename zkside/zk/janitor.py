@@ -70,7 +70,7 @@ class Janitor:
     def __init__(self, call: Call, wait_connected: Callable[[], Awaitable[None]]) -> None:
         self._call = call
         self._wait_connected = wait_connected
-        self._pending: dict[_Leftover, None] = {}
+        self._pending: dict[_Leftover, asyncio.Future[bool]] = {}
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,18 +78,21 @@ class Janitor:
         self._retried = 0
         self._given_up = 0
 
-    def delete(self, path: str, czxid: int | None = None) -> None:
+    def delete(self, path: str, czxid: int | None = None) -> asyncio.Future[bool]:
         """See to it that this node goes, unless the session goes first. Returns at once, never raises.
+
+        What is returned need not be awaited: it is done, and True, when the node is gone or its session is
+        over, and False if it was given up. Cancelling it changes nothing.
 
         With `czxid` only that incarnation is deleted: a node that somebody made under the same name after it
         stays. ZooKeeper has no such operation: the Stat is read and its version guards the delete, so a node
         that a third party deletes and makes again between the two, with as many changes, would still go.
         """
-        self._hand_over(_Leftover(path, czxid, None))
+        return self._hand_over(_Leftover(path, czxid, None))
 
-    def delete_older(self, path: str, zxid: int) -> None:
+    def delete_older(self, path: str, zxid: int) -> asyncio.Future[bool]:
         """As `delete`, for an incarnation that was created at this zxid or before."""
-        self._hand_over(_Leftover(path, None, zxid))
+        return self._hand_over(_Leftover(path, None, zxid))
 
     async def drained(self, within_s: float) -> bool:
         """Wait until nothing is pending; False if that takes longer."""
@@ -102,7 +105,8 @@ class Janitor:
 
     def epoch_ended(self) -> None:
         """The session's ephemerals are gone with it."""
-        self._pending.clear()
+        for leftover in list(self._pending):
+            self._done(leftover, gone=True)
         self._settle()
 
     def statistics(self) -> JanitorStatistics:
@@ -116,25 +120,36 @@ class Janitor:
             await self._wait_connected()
             batch = list(islice(self._pending, _BATCH))
             async with asyncio.TaskGroup() as group:
-                settled = [group.create_task(self._attempt(leftover)) for leftover in batch]
-            for leftover, task in zip(batch, settled, strict=True):
-                if task.result():
-                    self._pending.pop(leftover, None)
+                for leftover in batch:
+                    group.create_task(self._attempt(leftover))
             self._settle()
-            if all(task.result() for task in settled):
+            if not any(leftover in self._pending for leftover in batch):
                 attempt = 0
             else:
                 self._retried += 1
                 await asyncio.sleep(_BACKOFF.delay_s(attempt, random.random()))
                 attempt += 1
 
-    def _hand_over(self, leftover: _Leftover) -> None:
-        if len(self._pending) >= MAX_PENDING:
-            self._given_up += 1
-            log.error("janitor: %d nodes pending, %s is left to the end of the session", MAX_PENDING, leftover.path)
-            return
-        self._pending[leftover] = None
-        self._settle()
+    def _hand_over(self, leftover: _Leftover) -> asyncio.Future[bool]:
+        gone = self._pending.get(leftover)
+        if gone is None or gone.cancelled():
+            gone = asyncio.get_running_loop().create_future()
+            if len(self._pending) >= MAX_PENDING:
+                self._give_up(leftover, f"{MAX_PENDING} nodes are pending already")
+                gone.set_result(False)
+            else:
+                self._pending[leftover] = gone
+                self._settle()
+        return gone
+
+    def _done(self, leftover: _Leftover, *, gone: bool) -> None:
+        future = self._pending.pop(leftover, None)
+        if future is not None and not future.done():
+            future.set_result(gone)
+
+    def _give_up(self, leftover: _Leftover, why: object) -> None:
+        self._given_up += 1
+        log.warning("janitor: %s is not deleted and stays until the session ends: %s", leftover.path, why)
 
     def _settle(self) -> None:
         if self._pending:
@@ -144,27 +159,30 @@ class Janitor:
             self._work.clear()
             self._idle.set()
 
-    async def _attempt(self, leftover: _Leftover) -> bool:
-        """Whether nothing is left to do."""
-        path, czxid, not_after_zxid = leftover
-        version = ANY_VERSION
+    async def _attempt(self, leftover: _Leftover) -> None:
+        """Leaves it pending if it is to be tried again."""
         try:
-            if czxid is not None or not_after_zxid is not None:
-                stat = (await self._call(Exists(path))).value
-                if stat is None or (czxid is not None and stat.czxid != czxid):
-                    return True
-                if not_after_zxid is not None and stat.czxid > not_after_zxid:
-                    return True
-                version = stat.version
-            await self._call(Delete(path, version))
+            version = await self._version(leftover)
+            if version is not None:
+                await self._call(Delete(leftover.path, version))
+                self._deleted += 1
+            self._done(leftover, gone=True)
         except NoNode:
-            return True
+            self._done(leftover, gone=True)
         except (BadVersion, Unavailable, ConnectionLoss, OutcomeUnknown, SessionLost):
             # Changed under our hands, or not to be known: look again. After SessionLost nothing is pending.
-            return False
+            return
         except (Refused, BadRequest) as error:
-            self._given_up += 1
-            log.warning("janitor: %s cannot be deleted and is left to the end of the session: %s", path, error)
-            return True
-        self._deleted += 1
-        return True
+            self._give_up(leftover, error)
+            self._done(leftover, gone=False)
+
+    async def _version(self, leftover: _Leftover) -> int | None:
+        """Of the node that is meant, to guard its delete; None if it is gone."""
+        if leftover.czxid is None and leftover.not_after_zxid is None:
+            return ANY_VERSION
+        stat = (await self._call(Exists(leftover.path))).value
+        if stat is None or (leftover.czxid is not None and stat.czxid != leftover.czxid):
+            return None
+        if leftover.not_after_zxid is not None and stat.czxid > leftover.not_after_zxid:
+            return None
+        return stat.version
