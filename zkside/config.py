@@ -28,6 +28,7 @@ from zkside.config_kinds import (
     Password,
     Secret,
     Several,
+    Size,
     Text,
 )
 from zkside.model.operation import OPEN_ACL, Acl
@@ -40,6 +41,7 @@ def _key(kind: Kind[Any], default: object, help_text: str) -> Any:
 class SaslMechanism(Enum):
     NONE = ""
     DIGEST_MD5 = "DIGEST-MD5"
+    PLAIN = "PLAIN"
     GSSAPI = "GSSAPI"
 
 
@@ -76,9 +78,7 @@ class Tls:
     """TLS to ZooKeeper."""
 
     enabled: bool = _key(Flag(), False, "Whether to speak TLS to ZooKeeper.")
-    ca: Path | None = _key(
-        File(), None, "The authorities to trust, as a PEM file; the system's where none is given."
-    )
+    ca: Path | None = _key(File(), None, "The authorities to trust, as a PEM file; the system's where none is given.")
     cert: Path | None = _key(File(), None, "The daemon's own certificate, as a PEM file.")
     key: Path | None = _key(File(), None, "Its private key, as a PEM file.")
     key_password: Secret | None = _key(Password(), None, "The password of that key.")
@@ -94,8 +94,8 @@ class Sasl:
     mechanism: SaslMechanism = _key(
         Choice(SaslMechanism), SaslMechanism.NONE, "How to authenticate; empty for not at all."
     )
-    username: str = _key(Text(), "", "Of DIGEST-MD5.")
-    password: Secret | None = _key(Password(), None, "Of DIGEST-MD5.")
+    username: str = _key(Text(), "", "Of DIGEST-MD5 and PLAIN.")
+    password: Secret | None = _key(Password(), None, "Of DIGEST-MD5 and PLAIN.")
     service: str = _key(Text(), "zookeeper", "The first part of the servers' Kerberos principal.")
 
 
@@ -118,17 +118,25 @@ class ZooKeeper:
         (),
         "What `addauth` would be told, in order.",
     )
-    read_only: bool = _key(
-        Flag(), False, "Whether to go on reading from a server that is cut off from its quorum."
-    )
+    read_only: bool = _key(Flag(), False, "Whether to go on reading from a server that is cut off from its quorum.")
     default_acl: tuple[Acl, ...] = _key(
         Several(AclEntry()), OPEN_ACL, "The access control list of nodes that are created without one."
     )
-    max_in_flight: int = _key(
-        Number(1, 100_000), 1000, "Requests sent and not answered; more wait inside the daemon."
+    max_in_flight: int = _key(Number(1, 100_000), 1000, "Requests sent and not answered; more wait inside the daemon.")
+    max_queued: int = _key(Number(1, 1_000_000), 10_000, "Requests that wait so; one more is refused with QUOTA.")
+    max_queued_size_bytes: int = _key(Size(1 << 20, 4 << 30), 64 << 20, "Bytes of requests that wait so.")
+    connect_timeout_s: float | None = _key(
+        Duration(0.01, 600, optional=True),
+        None,
+        "For one server; where none is given: the session timeout divided by the number of servers, at most 5s.",
     )
-    max_queued: int = _key(
-        Number(1, 1_000_000), 10_000, "Requests that wait so; one more is refused with QUOTA."
+    jute_maxbuffer_bytes: int = _key(
+        Size(1 << 10, 1 << 30),
+        (1 << 20) - 1,
+        "As the servers have it; a larger request is refused with TOO_LARGE before it is sent.",
+    )
+    max_reply_bytes: int = _key(
+        Size(1 << 20, 4 << 30), 64 << 20, "A larger answer of ZooKeeper fails its request with TOO_LARGE."
     )
     tls: Tls = field(default_factory=Tls)
     sasl: Sasl = field(default_factory=Sasl)
@@ -144,12 +152,8 @@ class Lease:
         "What proves that the session lives: a ping (a follower answers it alone), a sync (the leader), or a "
         "write (a quorum).",
     )
-    proof_interval_s: float = _key(
-        Duration(0.05, 60), 0.5, "How often it is asked for while something is held."
-    )
-    tick_s: float = _key(
-        Duration(0.01, 60), 2.0, "The servers' tickTime, which they do not tell; decides the margin."
-    )
+    proof_interval_s: float = _key(Duration(0.05, 60), 0.5, "How often it is asked for while something is held.")
+    tick_s: float = _key(Duration(0.01, 60), 2.0, "The servers' tickTime, which they do not tell; decides the margin.")
     margin_s: float | None = _key(
         Duration(0, 600, optional=True),
         None,
@@ -185,6 +189,17 @@ class Hub:
         Number(1, 10_000_000), 10_000, "Events that a subscriber in EVENTS mode may leave unread."
     )
     snapshot_interval_s: float = _key(Duration(1, 86400), 30.0, "How often caches are written to state_dir.")
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What processes own."""
+
+    reclaim_grace_s: float = _key(
+        Duration(0, 3600),
+        30.0,
+        "How long a hold found in the journal at a start waits for its process to come back for it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +270,7 @@ class Config:
         "Where clients are served. Where none is given: $XDG_RUNTIME_DIR/zkside/zkside.sock, or "
         "/run/zkside/zkside.sock.",
     )
-    socket_mode: int = _key(
-        Mode(), 0o660, "The permissions of the Unix socket: who can write to it can call."
-    )
+    socket_mode: int = _key(Mode(), 0o660, "The permissions of the Unix socket: who can write to it can call.")
     socket_group: str = _key(Text("group name or number"), "", "The group of the Unix socket.")
     state_dir: Path | None = _key(
         File(),
@@ -268,6 +281,7 @@ class Config:
     zookeeper: ZooKeeper = field(default_factory=ZooKeeper)
     lease: Lease = field(default_factory=Lease)
     hub: Hub = field(default_factory=Hub)
+    holds: Holds = field(default_factory=Holds)
     quotas: Quotas = field(default_factory=Quotas)
     http: Http = field(default_factory=Http)
     health: Health = field(default_factory=Health)

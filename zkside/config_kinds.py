@@ -163,6 +163,39 @@ class Duration:
         return _quoted("" if value is None else _show_duration(value))
 
 
+_SIZE_UNITS_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _show_size(value: float) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if value >= _SIZE_UNITS_BYTES[unit] and value % _SIZE_UNITS_BYTES[unit] == 0:
+            return f"{int(value) // _SIZE_UNITS_BYTES[unit]}{unit}"
+    return f"{int(value)}B"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes."""
+
+    low_bytes: int
+    high_bytes: int
+
+    @property
+    def accepts(self) -> str:
+        return f"size, {_show_size(self.low_bytes)} to {_show_size(self.high_bytes)}"
+
+    def parse(self, raw: object) -> int:
+        match = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)", raw.strip()) if isinstance(raw, str) else None
+        if match is None:
+            raise ValueError(f'must be a size such as "64MiB" (B, KiB, MiB or GiB), not {raw!r}')
+        value = int(match[1]) * _SIZE_UNITS_BYTES[match[2]]
+        _within(value, self.low_bytes, self.high_bytes, _show_size)
+        return value
+
+    def show(self, value: int) -> str:
+        return _quoted(_show_size(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """A whole number."""

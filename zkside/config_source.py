@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from zkside.config import KEYS, Config, Key, SaslMechanism, build, flatten
 from zkside.errors import StartError
+from zkside.zk.hosts import Hosts
 
 DEFAULT_FILE = Path("/etc/zkside/zkside.toml")
 CLIENT_VARIABLES = frozenset({"ZKSIDE_ADDRESS", "ZKSIDE_CONFIG"})
@@ -222,6 +223,10 @@ def _secrets_read(source: list[Written], problems: list[str]) -> dict[str, Writt
 
 def _contradictions(config: Config) -> Iterator[str]:
     """What is wrong only in combination."""
+    try:
+        Hosts.parse(config.zookeeper.hosts)
+    except StartError as error:
+        yield f"zookeeper.{error}"
     tls, sasl = config.zookeeper.tls, config.zookeeper.sasl
     if bool(tls.cert) != bool(tls.key):
         yield "zookeeper.tls.cert and zookeeper.tls.key: give both or neither"
@@ -230,8 +235,9 @@ def _contradictions(config: Config) -> Iterator[str]:
             yield f"zookeeper.tls.{name}: is given, but zookeeper.tls.enabled is false"
         if given is not None and not given.is_file():
             yield f"zookeeper.tls.{name}: there is no file {given}"
-    if sasl.mechanism is SaslMechanism.DIGEST_MD5 and not (sasl.username and sasl.password):
-        yield "zookeeper.sasl: DIGEST-MD5 needs username and password"
+    by_password = sasl.mechanism in (SaslMechanism.DIGEST_MD5, SaslMechanism.PLAIN)
+    if by_password and not (sasl.username and sasl.password):
+        yield f"zookeeper.sasl: {sasl.mechanism.value} needs username and password"
     for secret in config.zookeeper.auth:
         if secret.reveal().count(":") < 1:
             yield 'zookeeper.auth: an entry must be like "digest:user:password"'

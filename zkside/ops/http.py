@@ -30,9 +30,7 @@ class HttpServer:
         try:
             self._server = _Server(host, port)
         except OSError as error:
-            raise StartError(
-                f"http.listen: {host}:{port} cannot be used: {error.strerror or error}"
-            ) from error
+            raise StartError(f"http.listen: {host}:{port} cannot be used: {error.strerror or error}") from error
         self._server.set_app(application)
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 

@@ -21,6 +21,7 @@ from zkside.model.session import SessionState
 from zkside.ops import lag
 from zkside.ops.view import View
 from zkside.zk.latency import BUCKETS_S
+from zkside.zk.port import ConnectionStatistics
 
 
 class DaemonCollector(Collector):
@@ -39,16 +40,19 @@ class DaemonCollector(Collector):
 
 def families(view: View) -> Iterator[Metric]:
     """All of the daemon's metric families."""
-    yield InfoMetricFamily(
-        "zkside_build", "Versions of the daemon and of what it runs on.", dict(view.versions)
-    )
+    yield InfoMetricFamily("zkside_build", "Versions of the daemon and of what it runs on.", dict(view.versions))
     yield _gauge("zkside_uptime_seconds", "Time since the daemon started.", view.uptime_s)
     yield from _session(view)
     yield from _zookeeper(view)
     yield from _hub(view)
     yield _labelled(
         GaugeMetricFamily("zkside_holds", "Holds, by kind and state.", labels=("kind", "state")),
-        [((kind, state), count) for (kind, state), count in sorted(view.holds.items())],
+        sorted(view.holds.holds.items()),
+    )
+    yield _counter("zkside_holds_granted", "Holds granted.", view.holds.granted)
+    yield _labelled(
+        CounterMetricFamily("zkside_holds_ended", "Holds ended, by kind and reason.", labels=("kind", "reason")),
+        sorted(view.holds.ended.items()),
     )
     yield _histogram(
         "zkside_event_loop_lag_seconds",
@@ -62,49 +66,60 @@ def families(view: View) -> Iterator[Metric]:
 
 
 def _session(view: View) -> Iterator[Metric]:
+    session = view.session
     yield _labelled(
         GaugeMetricFamily(
-            "zkside_session_state",
-            "The session's state: 1 for the present one, otherwise 0.",
-            labels=("state",),
+            "zkside_session_state", "The session's state: 1 for the present one, otherwise 0.", labels=("state",)
         ),
-        [((_word(state),), float(state is view.status.state)) for state in SessionState],
+        [((_word(state),), float(state is session.status.state)) for state in SessionState],
     )
     yield _labelled(
-        CounterMetricFamily(
-            "zkside_session_transitions", "How often each state was entered.", labels=("state",)
-        ),
-        [((_word(state),), view.session.transitions.get(state, 0)) for state in SessionState],
+        CounterMetricFamily("zkside_session_transitions", "Changes of the state.", labels=("from", "to")),
+        [((_word(before), _word(after)), count) for (before, after), count in session.transitions.items()],
     )
+    yield _gauge("zkside_session_epoch", "Counts the ZooKeeper sessions; 0 before the first.", session.status.epoch)
     yield _gauge(
-        "zkside_session_epoch", "Counts the ZooKeeper sessions; 0 before the first.", view.status.epoch
+        "zkside_session_timeout_seconds",
+        "As negotiated; 0 before the first session.",
+        session.status.timeout_s,
     )
-    yield _gauge(
-        "zkside_session_timeout_seconds", "As negotiated; 0 before the first session.", view.status.timeout_s
-    )
-    remaining_s = 0.0 if view.lease_remaining_s is None else view.lease_remaining_s
     yield _gauge(
         "zkside_lease_remaining_seconds",
         "For how long this host may believe that it owns its ephemerals, if nothing more is heard; 0 while "
         "nothing is proven.",
-        max(0.0, remaining_s),
+        session.lease_remaining_s,
     )
+    yield _counter("zkside_lease_proofs", "Proofs of the session's life asked of ZooKeeper.", session.proofs_sent)
+    yield _gauge(
+        "zkside_session_ping_late_max_seconds",
+        "The longest that a ping left later than a third of the timeout after the traffic before it.",
+        session.ping_late_max_s,
+    )
+    yield _counter(
+        "zkside_session_rebuilds",
+        "Connections made anew because something inside the daemon went wrong.",
+        session.rebuilds,
+    )
+    yield _counter("zkside_journal_errors", "Lines that the journal could not write.", session.journal_errors)
+    yield _gauge("zkside_janitor_pending", "Nodes that wait to be deleted by the janitor.", session.janitor.pending)
 
 
 def _zookeeper(view: View) -> Iterator[Metric]:
-    wire = view.session.connection
+    wire = view.session.connection or ConnectionStatistics(0, 0, 0, 0, 0, 0, 0)
     yield _gauge("zkside_zookeeper_requests_in_flight", "Requests sent and not answered.", wire.in_flight)
     yield _gauge("zkside_zookeeper_requests_queued", "Requests that wait for their turn.", wire.queued)
-    yield _counter("zkside_zookeeper_requests", "Requests sent.", wire.sent)
-    yield _counter("zkside_zookeeper_received_bytes", "Bytes received from ZooKeeper.", wire.received_bytes)
-    yield _counter("zkside_zookeeper_sent_bytes", "Bytes sent to ZooKeeper.", wire.sent_bytes)
-    yield _counter("zkside_zookeeper_connects", "Connections made to ZooKeeper.", wire.connects)
+    yield _counter("zkside_zookeeper_requests", "Requests sent in this session.", wire.sent)
+    yield _counter(
+        "zkside_zookeeper_received_bytes", "Bytes received from ZooKeeper in this session.", wire.received_bytes
+    )
+    yield _counter("zkside_zookeeper_sent_bytes", "Bytes sent to ZooKeeper in this session.", wire.sent_bytes)
+    yield _counter("zkside_zookeeper_connects", "Connections made to ZooKeeper in this session.", wire.connects)
     latency = HistogramMetricFamily(
         "zkside_zookeeper_request_duration_seconds",
         "From a request's sending to its answer.",
         labels=("operation",),
     )
-    for operation, measured in sorted(view.session.latency.items()):
+    for operation, measured in sorted(view.session.latencies.items()):
         latency.add_metric((operation,), _buckets(BUCKETS_S, measured.counts), measured.sum_s)
     yield latency
 
@@ -127,21 +142,15 @@ def _hub(view: View) -> Iterator[Metric]:
     yield _counter("zkside_snapshots", "Snapshots sent to subscribers.", hub.snapshots_out)
     yield _gauge("zkside_cache_nodes", "Nodes in the caches, absent ones too.", hub.cached_nodes)
     yield _gauge("zkside_cache_bytes", "Bytes of the nodes in the caches.", hub.cached_bytes)
-    yield _gauge(
-        "zkside_cache_age_seconds", "Age of the oldest stale cache; 0 when all are fresh.", hub.cache_age_s
-    )
+    yield _gauge("zkside_cache_age_seconds", "Age of the oldest stale cache; 0 when all are fresh.", hub.cache_age_s)
     yield _counter(
         "zkside_cache_forced_cuts",
         "Cuts published before all of their transaction was known, because changes never ceased.",
         hub.forced_cuts,
     )
-    yield _counter(
-        "zkside_cache_read_rounds", "Batches read from ZooKeeper to keep caches current.", hub.rounds
-    )
+    yield _counter("zkside_cache_read_rounds", "Batches read from ZooKeeper to keep caches current.", hub.rounds)
     yield _labelled(
-        CounterMetricFamily(
-            "zkside_reads", "Reads answered, by where the answer came from.", labels=("source",)
-        ),
+        CounterMetricFamily("zkside_reads", "Reads answered, by where the answer came from.", labels=("source",)),
         [(("cache",), hub.reads_cached), (("server",), hub.reads_server)],
     )
 
@@ -158,17 +167,13 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value=value)
 
 
-def _labelled(
-    family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[Sequence[str], float]]
-) -> Metric:
+def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[Sequence[str], float]]) -> Metric:
     for labels, value in values:
         family.add_metric(labels, value)
     return family
 
 
-def _histogram(
-    name: str, text: str, bounds_s: Sequence[float], counts: Sequence[int], sum_s: float
-) -> Metric:
+def _histogram(name: str, text: str, bounds_s: Sequence[float], counts: Sequence[int], sum_s: float) -> Metric:
     return HistogramMetricFamily(name, text, buckets=_buckets(bounds_s, counts), sum_value=sum_s)
 
 

@@ -16,6 +16,7 @@ from prometheus_client.exposition import make_wsgi_app
 
 from zkside.ops.metrics import DaemonCollector
 from zkside.ops.view import View, why_not_ready
+from zkside.zk.session import SessionStatistics
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -77,9 +78,7 @@ def pages(ask: Callable[[], View], *, loopback: bool) -> WSGIApplication:
                     return _plain(respond, "200 OK", "alive\n")
                 case "/readyz":
                     why = why_not_ready(ask())
-                    return _plain(
-                        respond, "503 Service Unavailable" if why else "200 OK", (why or "ready") + "\n"
-                    )
+                    return _plain(respond, "503 Service Unavailable" if why else "200 OK", (why or "ready") + "\n")
                 case "/statusz":
                     if not _is_loopback(environment.get("REMOTE_ADDR", "")):
                         return _plain(respond, "403 Forbidden", "only from this host\n")
@@ -101,24 +100,35 @@ def _status(view: View) -> str:
         "draining": view.draining,
         "ready": not why_not_ready(view),
         "why_not_ready": why_not_ready(view),
-        "session": asdict(view.status) | {"session_id": view.status.session_id_hex},
-        "lease_remaining_s": view.lease_remaining_s,
-        "session_statistics": asdict(view.session),
+        "session": _session(view.session),
         "hub": asdict(view.hub),
-        "holds": [
-            {"kind": kind, "state": state, "count": count} for (kind, state), count in view.holds.items()
-        ],
+        "holds": [{"kind": kind, "state": state, "count": count} for (kind, state), count in view.holds.holds.items()],
         "event_loop_lag_max_s": view.lag.max_s,
     }
     return json.dumps(_plain_values(document), indent=2) + "\n"
 
 
+def _session(session: SessionStatistics) -> dict[str, Any]:
+    document = asdict(session)
+    document["status"]["session_id"] = session.status.session_id_hex
+    # The histogram is for /metrics; a person wants the number and the mean.
+    document["latencies"] = {
+        operation: {"count": latency.count, "mean_s": latency.sum_s / max(1, latency.count)}
+        for operation, latency in session.latencies.items()
+    }
+    document["transitions"] = [
+        {"from": before.name, "to": after.name, "count": count}
+        for (before, after), count in session.transitions.items()
+    ]
+    return document
+
+
 def _plain_values(value: Any) -> Any:
-    """Enumerations become their names, as values and as keys."""
+    """Enumerations become their names."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, dict):
-        return {_plain_values(key): _plain_values(item) for key, item in value.items()}
+        return {key: _plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_values(item) for item in value]
     return value

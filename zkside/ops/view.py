@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 
 from zkside.hub.hub import HubStatistics
-from zkside.model.session import SessionState, SessionStatus
+from zkside.model.session import SessionState
 from zkside.ops.lag import LagStatistics
+from zkside.recipes.hold import HoldsStatistics
 from zkside.zk.session import SessionStatistics
 
 
@@ -23,13 +24,9 @@ class View:
     """"kazoo" or "memory"."""
     uptime_s: float
     draining: bool
-    status: SessionStatus
-    lease_remaining_s: float | None
-    """None while nothing is proven; below 0 when it has passed."""
     session: SessionStatistics
     hub: HubStatistics
-    holds: Mapping[tuple[str, str], int]
-    """By recipe and state."""
+    holds: HoldsStatistics
     lag: LagStatistics
     rpc: tuple[Metric, ...]
     """The gRPC server's own families."""
@@ -43,7 +40,8 @@ def why_not_ready(view: View) -> str:
     """
     if view.draining:
         return "draining"
-    if view.status.state.is_connected or view.status.state is SessionState.SUSPENDED:
+    status = view.session.status
+    if status.state.is_connected or status.state is SessionState.SUSPENDED:
         return ""
-    reason = f": {view.status.reason}" if view.status.reason else ""
-    return f"the ZooKeeper session is {view.status.state.value}{reason}"
+    reason = f": {status.reason}" if status.reason else ""
+    return f"the ZooKeeper session is {status.state.value}{reason}"

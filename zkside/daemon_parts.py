@@ -1,0 +1,156 @@
+"""From the configuration to the settings of each part of the daemon."""
+
+from __future__ import annotations
+
+import platform
+import ssl
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from importlib.metadata import version
+
+import zkside
+from zkside.config import Config, LeaseProof, SaslMechanism
+from zkside.core.lease import Proof
+from zkside.errors import StartError
+from zkside.hub.hub import HubSettings
+from zkside.recipes.hold import HoldSettings
+from zkside.rpc.streams import QuotaSettings
+from zkside.zk.hosts import Hosts
+from zkside.zk.kazoo import KazooSettings, kazoo_connector
+from zkside.zk.port import Connector
+from zkside.zk.sasl import SaslSettings
+from zkside.zk.session import SessionSettings
+
+_PROOFS = {LeaseProof.PING: Proof.PING, LeaseProof.SYNC: Proof.SYNC, LeaseProof.WRITE: Proof.WRITE}
+
+
+class Backend(Enum):
+    """What is behind the port."""
+
+    KAZOO = "kazoo"
+    MEMORY = "memory"
+
+
+def connector(config: Config, backend: Backend) -> Connector:
+    """Raises: StartError when what the configuration names cannot be used."""
+    if backend is Backend.MEMORY:
+        return _memory_connector(config)
+    return kazoo_connector(
+        KazooSettings(
+            hosts=config.zookeeper.hosts,
+            session_timeout_s=config.zookeeper.session_timeout_s,
+            auth=credentials(config),
+            sasl=_sasl(config),
+            ssl_context=_ssl_context(config),
+            read_only=config.zookeeper.read_only,
+            connect_timeout_s=config.zookeeper.connect_timeout_s,
+            max_in_flight=config.zookeeper.max_in_flight,
+            max_queued=config.zookeeper.max_queued,
+            max_queued_bytes=config.zookeeper.max_queued_size_bytes,
+            jute_maxbuffer_bytes=config.zookeeper.jute_maxbuffer_bytes,
+            max_reply_bytes=config.zookeeper.max_reply_bytes,
+        )
+    )
+
+
+def credentials(config: Config) -> tuple[tuple[str, str], ...]:
+    """What `addauth` takes: (scheme, credential)."""
+    pairs = (secret.reveal().partition(":") for secret in config.zookeeper.auth)
+    return tuple((scheme, credential) for scheme, _, credential in pairs)
+
+
+def session_settings(config: Config) -> SessionSettings:
+    return SessionSettings(
+        timeout_s=config.zookeeper.session_timeout_s,
+        proof=_PROOFS[config.lease.proof],
+        proof_interval_s=config.lease.proof_interval_s,
+        tick_s=config.lease.tick_s,
+        margin_s=config.lease.margin_s,
+    )
+
+
+def hub_settings(config: Config) -> HubSettings:
+    return HubSettings(
+        idle_eviction_s=config.hub.idle_eviction_s,
+        max_cached_nodes=config.hub.max_cached_nodes,
+        max_roots=config.hub.max_roots,
+        window_size=config.hub.window_size,
+        event_queue_size=config.hub.event_queue_size,
+        state_dir=config.state_dir,
+        snapshot_interval_s=config.hub.snapshot_interval_s,
+    )
+
+
+def hold_settings(config: Config) -> HoldSettings:
+    return HoldSettings(
+        max_holds=config.quotas.max_holds,
+        reclaim_grace_s=config.holds.reclaim_grace_s,
+    )
+
+
+def quota_settings(config: Config) -> QuotaSettings:
+    return QuotaSettings(
+        max_streams=config.quotas.max_streams,
+        max_streams_per_client=config.quotas.max_streams_per_client,
+        max_calls=config.quotas.max_calls,
+        max_holds=config.quotas.max_holds,
+        max_pipeline=config.quotas.max_pipeline,
+    )
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Of zkside and of what it runs on."""
+    return {
+        "version": zkside.__version__,
+        "python": platform.python_version(),
+        "grpc": version("grpcio"),
+        "kazoo": version("kazoo"),
+    }
+
+
+def _memory_connector(config: Config) -> Connector:
+    # A development tool: other daemons do without its memory.
+    from zkside.zk.memory import MemoryZooKeeper, memory_connector
+
+    chroot = Hosts.parse(config.zookeeper.hosts).chroot
+    return memory_connector(
+        MemoryZooKeeper(),
+        chroot=chroot,
+        timeout_s=config.zookeeper.session_timeout_s,
+        auth=credentials(config),
+        read_only=config.zookeeper.read_only,
+        max_in_flight=config.zookeeper.max_in_flight,
+        max_queued=config.zookeeper.max_queued,
+    )
+
+
+def _sasl(config: Config) -> SaslSettings | None:
+    if config.zookeeper.sasl.mechanism is SaslMechanism.NONE:
+        return None
+    password = config.zookeeper.sasl.password
+    return SaslSettings(
+        mechanism=config.zookeeper.sasl.mechanism.value,
+        username=config.zookeeper.sasl.username,
+        password=password.reveal() if password else "",
+        service=config.zookeeper.sasl.service,
+    )
+
+
+def _ssl_context(config: Config) -> ssl.SSLContext | None:
+    if not config.zookeeper.tls.enabled:
+        return None
+    password = config.zookeeper.tls.key_password
+    try:
+        context = ssl.create_default_context(cafile=config.zookeeper.tls.ca)
+        context.check_hostname = config.zookeeper.tls.verify_hostname
+        if config.zookeeper.tls.cert is not None and config.zookeeper.tls.key is not None:
+            context.load_cert_chain(
+                config.zookeeper.tls.cert,
+                config.zookeeper.tls.key,
+                password=password.reveal() if password else "",
+            )
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"zookeeper.tls: the files cannot be used: {error}") from error
+    return context
