@@ -109,7 +109,8 @@ class Created:
 
     path: str
     stat: Stat | None
-    """None from a server that does not tell (older than 3.5; containers and TTL nodes before 3.6)."""
+    """None where the server does not tell: in a transaction, or from one older than 3.5 (3.6 for containers
+    and TTL nodes)."""
 
 
 @dataclass(frozen=True, slots=True)

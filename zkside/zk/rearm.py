@@ -1,0 +1,281 @@
+"""Persistent watches made of one-shot ones, for servers that lack or refuse them.
+
+Those are servers before 3.6, and any with `WatchManagerOptimized`. On every node that somebody watches stand two
+one-shot watches, `exists` and `getChildren`. When one fires it is asked for again *before* the event is handed
+on, so a read that the event causes reaches the server after the new watch and sees at least what it saw.
+
+Of a recursive watch every node carries them, with its children known: what a new listing adds or lacks becomes
+NodeCreated and NodeDeleted. So the effect is that of persistent watches: no change goes without an event that
+follows it; several may merge into one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zkside.errors import ConnectionLoss, Refused, ZksideError
+from zkside.model.event import EventType, KeeperState, WatchedEvent
+from zkside.model.operation import AddWatch, RemoveWatch
+from zkside.model.path import ancestors, join, name, parent
+from zkside.zk.socket import Socket, complete
+from zkside.zk.watches import Emit, in_packets
+from zkside.zk.wire import ArmChildren, ArmData, SetOneShotWatches
+
+
+class _Node:
+    """What the watches of one path last saw. Changes from `since` on are yet to be told."""
+
+    __slots__ = ("children", "children_since", "data_since", "dirty", "exists")
+
+    def __init__(self) -> None:
+        self.exists: bool | None = None
+        self.children: set[str] | None = None
+        self.data_since = self.children_since = 0
+        self.dirty = False
+        """A request for its watches was lost with the connection."""
+
+
+class _Wave:
+    """Requests that belong together; `done` is called after the last of them and whatever they led to."""
+
+    __slots__ = ("_done", "_error", "_left", "_zxid")
+
+    def __init__(self, done: Callable[[int, ZksideError | None], None]) -> None:
+        self._done = done
+        self._left = 0
+        self._zxid = 0
+        self._error: ZksideError | None = None
+
+    def begin(self) -> None:
+        self._left += 1
+
+    def end(self, zxid: int, error: ZksideError | None) -> None:
+        self._left -= 1
+        self._zxid = max(self._zxid, zxid)
+        if error is not None and not isinstance(error, Refused):
+            self._error = error
+        if self._left == 0:
+            self._done(self._zxid, self._error)
+
+
+class RearmedWatches:
+    """As watches.PersistentWatches, to the same effect."""
+
+    def __init__(self, emit: Emit, socket: Socket, recursive: dict[str, bool]) -> None:
+        """Takes over the watches of `recursive`, which are set by `restore`."""
+        self.recursive = recursive
+        self._emit = emit
+        self._socket = socket
+        self._nodes: dict[str, _Node] = {}
+        for path in recursive:
+            self._node(path).dirty = True
+
+    def add(self, socket: Socket, operation: AddWatch) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.add_for(operation, future)
+        return future
+
+    def add_for(self, operation: AddWatch, future: asyncio.Future[Any]) -> None:
+        """The future is done when every node is watched; after a ConnectionLoss there is no watch."""
+        path = operation.path
+        replaced = self.recursive.pop(path, None)
+        self.recursive[path] = operation.recursive
+
+        def done(zxid: int, error: ZksideError | None) -> None:
+            if error is not None and self.recursive.pop(path, None) is not None:
+                self._forget_unwatched(path)
+            complete(future, zxid, None, error)
+
+        if replaced and not operation.recursive:
+            self._forget_unwatched(path)
+        self._arm(path, _Wave(done))
+
+    def remove(self, socket: Socket, operation: RemoveWatch) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.recursive.pop(operation.path, None)
+        wave = _Wave(lambda zxid, error: complete(future, zxid, None, error))
+        wave.begin()
+        for path in self._forget_unwatched(operation.path):
+            wave.begin()
+            # A server before 3.5 cannot remove it: then it fires once more, into nothing.
+            self._socket.tell(RemoveWatch(path), lambda zxid, value, error: wave.end(zxid, _if_lost(error)))
+        wave.end(self._socket.last_zxid, None)
+        return future
+
+    def heard(self, kind: EventType, state: KeeperState, path: str, zxid: int, since: int) -> None:
+        node = self._nodes.get(path)
+        if node is None:
+            return
+        if kind is EventType.NODE_CHILDREN_CHANGED:
+            node.children_since = max(node.children_since, since)
+            self._arm_children(path, node, None)
+            if self.recursive.get(path) is False:
+                self._emit(WatchedEvent(kind, state, path, zxid, since))
+            return
+        node.data_since = max(node.data_since, since)
+        if kind is EventType.NODE_DELETED:
+            self._deleted(path, node, zxid, since)
+            return
+        if kind is EventType.NODE_CREATED:
+            node.exists = True
+            node.children_since = max(node.children_since, since)
+            self._arm_children(path, node, None)
+        self._arm_data(path, node, None)
+        self._emit(WatchedEvent(kind, state, path, zxid, since))
+
+    async def restore(self, socket: Socket) -> None:
+        """Set the watches again: what changed since the last reply is reported by the server at once."""
+        self._socket = socket
+        since = socket.last_zxid
+        clean = {path: node for path, node in self._nodes.items() if not node.dirty}
+        present = [path for path, node in clean.items() if node.exists]
+        absent = [path for path, node in clean.items() if not node.exists]
+        packets = [SetOneShotWatches(since, paths, (), ()) for paths in in_packets(present)]
+        packets += [SetOneShotWatches(since, (), paths, ()) for paths in in_packets(absent)]
+        packets += [SetOneShotWatches(since, (), (), paths) for paths in in_packets(present)]
+        await asyncio.gather(*(socket.ask(packet) for packet in packets))
+        armed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        wave = _Wave(lambda zxid, error: complete(armed, zxid, None, error))
+        wave.begin()
+        for path, node in list(self._nodes.items()):
+            if node.dirty:
+                node.dirty = False
+                self._arm(path, wave)
+        wave.end(0, None)
+        await armed
+
+    # --- arming
+
+    def _node(self, path: str) -> _Node:
+        node = self._nodes.get(path)
+        if node is None:
+            node = self._nodes[path] = _Node()
+        return node
+
+    def _arm(self, path: str, wave: _Wave | None) -> None:
+        node = self._node(path)
+        self._arm_data(path, node, wave)
+        self._arm_children(path, node, wave)
+
+    def _arm_data(self, path: str, node: _Node, wave: _Wave | None) -> None:
+        def armed(zxid: int, stat: Any, error: ZksideError | None) -> None:
+            if self._nodes.get(path) is node:
+                if error is not None:
+                    node.dirty = True
+                else:
+                    self._data_armed(path, node, zxid, exists=stat is not None)
+            if wave is not None:
+                wave.end(zxid, error)
+
+        if wave is not None:
+            wave.begin()
+        self._socket.tell(ArmData(path), armed)
+
+    def _arm_children(self, path: str, node: _Node, wave: _Wave | None) -> None:
+        def armed(zxid: int, names: Any, error: ZksideError | None) -> None:
+            if self._nodes.get(path) is node:
+                if error is None:
+                    self._children_armed(path, node, zxid, set(names), wave)
+                elif isinstance(error, Refused):  # absent, or not ours to list: nothing below it is known
+                    self._children_armed(path, node, zxid, set(), wave)
+                else:
+                    node.dirty = True
+            if wave is not None:
+                wave.end(zxid, error)
+
+        if wave is not None:
+            wave.begin()
+        self._socket.tell(ArmChildren(path), armed)
+
+    def _data_armed(self, path: str, node: _Node, zxid: int, *, exists: bool) -> None:
+        """Between the event and the new watch a node may have come or gone."""
+        since, node.data_since = node.data_since, zxid + 1
+        if node.exists is None or node.exists == exists:
+            node.exists = exists
+        elif exists:
+            node.exists = True
+            self._arm_children(path, node, None)
+            self._emit_made_up(EventType.NODE_CREATED, path, since)
+        else:
+            self._deleted(path, node, 0, since)
+
+    def _children_armed(self, path: str, node: _Node, zxid: int, names: set[str], wave: _Wave | None) -> None:
+        known, node.children = node.children, names
+        since, node.children_since = node.children_since, zxid + 1
+        if not self._is_below_recursive(path):
+            return
+        for gone in (known or set()) - names:
+            self._gone(join(path, gone), since)
+        for added in names:
+            child = join(path, added)
+            if known is not None and added not in known:
+                self._came(child, since)
+            elif wave is not None or child not in self._nodes:  # a first look: not news
+                self._arm(child, wave)
+
+    def _came(self, path: str, since: int) -> None:
+        node = self._node(path)
+        news = not node.exists
+        node.exists = True
+        node.children = node.children or set()
+        node.data_since = max(node.data_since, since)
+        node.children_since = max(node.children_since, since)
+        self._arm(path, None)
+        if news:
+            self._emit_made_up(EventType.NODE_CREATED, path, since)
+
+    def _gone(self, path: str, since: int) -> None:
+        node = self._nodes.get(path)
+        if node is None:
+            return
+        for child in tuple(node.children or ()):
+            self._gone(join(path, child), since)
+        self._deleted(path, node, 0, since)
+
+    def _deleted(self, path: str, node: _Node, zxid: int, since: int) -> None:
+        """A node of somebody's own watch is waited for; another is found again by its parent's listing."""
+        news = node.exists is not False
+        node.exists = False
+        node.children = set()
+        above = self._nodes.get(parent(path))
+        if above is not None and above.children and path != "/":
+            above.children.discard(name(path))
+        if path in self.recursive:
+            self._arm_data(path, node, None)
+        else:
+            del self._nodes[path]
+        if news:  # both watches of a node report its end when they are set again
+            self._emit(WatchedEvent(EventType.NODE_DELETED, KeeperState.SYNC_CONNECTED, path, zxid, since))
+
+    def _emit_made_up(self, kind: EventType, path: str, since: int) -> None:
+        self._emit(WatchedEvent(kind, KeeperState.SYNC_CONNECTED, path, 0, since))
+
+    # --- what is watched at all
+
+    def _is_below_recursive(self, path: str) -> bool:
+        recursive = self.recursive
+        return bool(recursive.get(path)) or any(recursive.get(above) for above in ancestors(path))
+
+    def _is_watched(self, path: str) -> bool:
+        return path in self.recursive or self._is_below_recursive(path)
+
+    def _forget_unwatched(self, path: str) -> Iterable[str]:
+        """Drop the nodes at and below the path that nobody watches any more; returns them."""
+        forgotten: list[str] = []
+        waiting = [path]
+        while waiting:
+            path = waiting.pop()
+            node = self._nodes.get(path)
+            if node is None:
+                continue
+            waiting += [join(path, child) for child in node.children or ()]
+            if not self._is_watched(path):
+                del self._nodes[path]
+                forgotten.append(path)
+        return forgotten
+
+
+def _if_lost(error: ZksideError | None) -> ZksideError | None:
+    return error if isinstance(error, ConnectionLoss) else None
