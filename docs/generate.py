@@ -20,6 +20,8 @@ DOCS = Path(__file__).parent
 GENERATORS: Mapping[str, str] = {
     "session-diagram": "zkside.core.session:diagram",
     "session-table": "zkside.core.session:table",
+    "configuration-keys": "zkside.config_source:documented",
+    "proofs": "docs.proofs:table",
 }
 """What is generated, and by which function without arguments that returns Markdown."""
 
@@ -56,4 +58,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(DOCS.parent))
     sys.exit(main(sys.argv[1:]))

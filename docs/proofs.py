@@ -1,4 +1,4 @@
-"""Which tests prove which guarantee: read from the tests' docstrings, written into docs/guarantees.md."""
+"""Which tests prove which guarantee, read from the tests' docstrings."""
 
 from __future__ import annotations
 
@@ -41,24 +41,15 @@ def promised() -> list[str]:
     return [match[1] for line in PAGE.read_text().splitlines() if (match := _GUARANTEE.match(line))]
 
 
-def with_proofs(page: str) -> str:
-    """The page with the tests named below each guarantee."""
+def table() -> str:
+    """Markdown: each number on the page with the tests that cite it."""
     found = proofs()
-    lines: list[str] = []
-    number = ""
-    for line in [line for line in page.splitlines() if not line.startswith("  > ")]:
-        match = _GUARANTEE.match(line)
-        if number and (match or not line.startswith("  ")):
-            lines += _named(found[number])
-            number = ""
-        number = match[1] if match else number
-        lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def _named(tests: list[str]) -> list[str]:
-    by_file: dict[str, list[str]] = defaultdict(list)
-    for test in tests:
-        file, _, name = test.partition("::")
-        by_file[file].append(name.removeprefix("test_").replace("_", " "))
-    return [f"  > `{file}`: {'; '.join(names)}" for file, names in sorted(by_file.items())]
+    lines = ["| | proved by |", "|---|---|"]
+    for number in promised():
+        by_file: dict[str, list[str]] = defaultdict(list)
+        for test in found[number]:
+            file, _, name = test.partition("::")
+            by_file[file].append(name.removeprefix("test_").replace("_", " "))
+        cells = [f"`{file}`: {'; '.join(names)}" for file, names in sorted(by_file.items())]
+        lines.append(f"| {number} | {'<br>'.join(cells) or ''} |")
+    return "\n".join(lines)

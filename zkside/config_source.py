@@ -94,22 +94,8 @@ def printed(reading: Reading) -> str:
 
 
 def documented() -> str:
-    """docs/configuration.md."""
-    lines = [
-        "# Configuration",
-        "",
-        "Generated from `zkside/config.py` by `docs/generate.py`; not edited by hand.",
-        "",
-        "A key is read from a TOML file (`--config`, `$ZKSIDE_CONFIG` or `/etc/zkside/zkside.toml`), from",
-        "the environment, and from the flags of `zkside serve`; the later ones win. The key",
-        "`zookeeper.session_timeout` is `session_timeout` in the table `[zookeeper]` of the file,",
-        "`ZKSIDE_ZOOKEEPER_SESSION_TIMEOUT` in the environment, and `--zookeeper-session-timeout` as a flag.",
-        "In the environment and in flags the items of a list are separated by commas. A key that does not",
-        "exist is refused. A secret's key has a twin that ends in `_file` and names a file with it.",
-        "",
-        "`zkside config check` says what is wrong, `zkside config print` what is in force and where it comes",
-        "from.",
-    ]
+    """The tables of docs/configuration.md."""
+    lines: list[str] = []
     table: str | None = None
     for key in KEYS.values():
         section, _, last = key.name.rpartition(".")
@@ -117,10 +103,9 @@ def documented() -> str:
             table = section
             lines += ["", f"## `[{section}]`" if section else "## Top of the file", ""]
             lines += ["| key | takes | default | meaning |", "|---|---|---|---|"]
-        shown = key.kind.show(key.default)
         name = f"`{last}`, `{last}_file`" if key.is_secret else f"`{last}`"
-        lines.append(f"| {name} | {key.kind.accepts} | `{shown}` | {key.help} |")
-    return "\n".join(lines) + "\n"
+        lines.append(f"| {name} | {key.kind.accepts} | `{key.kind.show(key.default)}` | {key.help} |")
+    return "\n".join(lines)
 
 
 def _chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:

@@ -178,9 +178,7 @@ def test_values_that_make_no_sense_are_refused(kind: Any, raw: object) -> None:
         kind.parse(raw)
 
 
-@given(
-    st.integers(1, 31), st.sampled_from([("world", "anyone"), ("digest", "u:h="), ("sasl", "app/host@REALM")])
-)
+@given(st.integers(1, 31), st.sampled_from([("world", "anyone"), ("digest", "u:h="), ("sasl", "app/host@REALM")]))
 def test_an_acl_entry_survives_printing(permissions: int, who: tuple[str, str]) -> None:
     entry = Acl(permissions, *who)
     assert AclEntry().parse(eval(AclEntry().show(entry))) == entry

@@ -47,8 +47,7 @@ def test_clients_that_never_send_a_request_do_not_keep_others_out(server: HttpSe
     """O1, O4: the oldest of those who hang is cut off for the newest."""
     with ExitStack() as hanging:
         silent = [
-            hanging.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            for _ in range(3 * MAX_REQUESTS)
+            hanging.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(3 * MAX_REQUESTS)
         ]
         silent[-1].sendall(b"GET / HT")
         assert [get(server.port) for _ in range(20)] == [b"hello"] * 20
