@@ -84,11 +84,13 @@ class _Phase(Enum):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Request:
-    """An operation on its way; without a future it is a ping."""
+    """An operation on its way; None is a ping."""
 
     operation: Operation[Any] | None
-    future: asyncio.Future[Reply[Any]] | None
+    rooted: Operation[Any] | None
+    """The same as the server knows it, without a chroot."""
     size_bytes: int
+    future: asyncio.Future[Reply[Any]] | None = None
     sent_ns: int = 0
 
     def fail(self, error: ZksideError) -> None:
@@ -131,6 +133,9 @@ class MemoryConnection:
         self._heard_ns = 0
         self._spoke_ns = 0
         self._over: asyncio.Future[None] | None = None
+        """From the call of `close` on; done when that may return."""
+        self._is_closed = False
+        """The server has said that the session is closed; it will cut the connection."""
         self._counts = ConnectionStatistics(0, 0, 0, 0, 0, 0, 0)
 
     @property
@@ -144,8 +149,9 @@ class MemoryConnection:
 
     def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
         future: asyncio.Future[Reply[T]] = asyncio.get_running_loop().create_future()
-        request = _Request(_rooted(operation, self._chroot), future, _size_bytes(operation, self._chroot))
-        if self._phase is _Phase.OVER:
+        rooted = _rooted(operation, self._chroot)
+        request = _Request(operation, rooted, _size_bytes(rooted), future)
+        if self._phase is _Phase.OVER or self._over is not None:
             request.fail(errors.SessionLost())
         elif self._phase is not _Phase.CONNECTED:
             request.fail(errors.SessionSuspended())
@@ -177,7 +183,7 @@ class MemoryConnection:
         request.sent_ns = self._spoke_ns = self._clock.boottime_ns()
         self._count(sent=int(request.operation is not None), sent_bytes=request.size_bytes)
         self._sent.append(request)
-        self._attachment.link.up.send(request.operation)
+        self._attachment.link.up.send(request.rooted)
 
     def _count(self, **more: int) -> None:
         grown = {name: getattr(self._counts, name) + count for name, count in more.items()}
@@ -203,13 +209,14 @@ class MemoryConnection:
     def _answered(self, request: _Request, answer: Answer) -> None:
         refused = isinstance(answer.value, ZksideError)
         if refused:
-            request.fail(answer.value)
+            request.fail(_unrooted_error(answer.value, self._chroot))
         else:
-            self._remember_watch(request.operation)
+            self._remember_watch(request.rooted)
             if request.future is not None and not request.future.done():
                 value = _unrooted_result(request.operation, answer.value, self._chroot)
                 request.future.set_result(Reply(answer.zxid, value))
         if isinstance(request.operation, CloseSession):
+            self._is_closed = True
             return
         if not refused or isinstance(answer.value, Refused):
             self._listener.acknowledged(request.operation, request.sent_ns)
@@ -259,6 +266,9 @@ class MemoryConnection:
         self._count(connects=1)
         self._heard_ns = self._spoke_ns = self._clock.boottime_ns()
         self._look()
+        if self._over is not None:
+            self._enqueue(_Request(CloseSession(), CloseSession(), _HEADER_BYTES))
+            return
         self._listener.connected(
             Connected(ticket, session.timeout_ns / 1e9, "memory:0", self._zookeeper.is_read_only, resumed)
         )
@@ -284,12 +294,12 @@ class MemoryConnection:
         self._phase = _Phase.CONNECTING
         self._stop_timer()
         self._attachment = None
-        over = self._over is not None
-        if not over:
+        if self._over is None:
             self._listener.suspended(reason)
         self._fail_all(reason)
-        if over:
+        if self._is_closed:
             self._end(Ending.CLOSED, reason)
+        # The listener may have started or ended something itself.
         elif self._phase is _Phase.CONNECTING and self._timer is None:
             self._try_again(after_ns=0)
 
@@ -302,11 +312,9 @@ class MemoryConnection:
             request.fail(errors.SessionSuspended(f"not sent: {reason}"))
 
     def _end(self, ending: Ending, reason: str) -> None:
-        self._phase = _Phase.OVER
-        self._stop_timer()
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+        """Ordering: the listener, then what is under way, then those who wait for the end."""
         self._listener.ended(ending, reason)
+        self.abandon()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -317,32 +325,31 @@ class MemoryConnection:
         if self._phase is _Phase.OVER or self._over is not None:
             return
         self._over = asyncio.get_running_loop().create_future()
-        if self._phase is not _Phase.CONNECTED:
-            self._end(Ending.CLOSED, "closed without a connection: the session is left to expire")
-            return
-        self._enqueue(_Request(CloseSession(), None, _HEADER_BYTES))
-        give_up = self._clock.call_at(
-            self._clock.boottime_ns() + int(within_s * 1e9), lambda: self._cut("gave up closing in order")
-        )
+        if self._phase is _Phase.CONNECTED:
+            self._enqueue(_Request(CloseSession(), CloseSession(), _HEADER_BYTES))
+        elif self._hello.ticket is None:
+            self._end(Ending.CLOSED, "closed before there was a session")
+        due = self._clock.boottime_ns() + int(within_s * 1e9)
+        give_up = self._clock.call_at(due, lambda: self._give_up(within_s))
         try:
             await self._over
         finally:
             give_up.cancel()
-            self._cut("closing was cancelled")
+            self.abandon()
 
-    def _cut(self, reason: str) -> None:
-        if self._attachment is not None:
-            self._attachment.link.cut(reason)
+    def _give_up(self, within_s: float) -> None:
+        if self._phase is not _Phase.OVER:
+            self._end(Ending.CLOSED, f"no answer to the closing within {within_s} s; the session will expire")
 
     def abandon(self) -> None:
-        """The listener hears nothing more; what was under way fails with ConnectionLoss."""
-        if self._phase is _Phase.OVER:
-            return
         self._phase = _Phase.OVER
         self._stop_timer()
-        self._cut("abandoned")
-        self._attachment = None
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.link.cut("abandoned")
         self._fail_all("the connection was abandoned")
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
 
 # --- chroot, and sizes
@@ -378,25 +385,37 @@ def _unrooted_result(operation: Operation[Any] | None, value: Any, chroot: str) 
     match value:
         case _ if not chroot:
             return value
+        case ZksideError():
+            return _unrooted_error(value, chroot)
         case Created(path, stat):
             return Created(_unrooted(path, chroot), stat)
         case TransactionResult(committed, results):
             return TransactionResult(committed, tuple(_unrooted_result(None, r, chroot) for r in results))
         case list() if isinstance(operation, GetEphemerals):
             return [_unrooted(path, chroot) for path in value if is_within(path, chroot)]
+        case list():
+            return [_unrooted_result(None, one, chroot) for one in value]
     return value
 
 
-def _size_bytes(operation: Operation[Any], chroot: str) -> int:
+def _unrooted_error(error: ZksideError, chroot: str) -> ZksideError:
+    if chroot:
+        error.args = (str(error).replace(chroot, "", 1),)
+        if "path" in error.metadata:
+            error.metadata["path"] = _unrooted(error.metadata["path"], chroot)
+    return error
+
+
+def _size_bytes(operation: Operation[Any]) -> int:
     """About what ZooKeeper's serialisation takes, and exactly so for Create, SetData and what has a path only."""
     match operation:
         case ReadMany(reads=parts) | Transaction(operations=parts):
             # Each with a header of 9 bytes instead of the 8 of a request, and one to close the list.
-            return _HEADER_BYTES + 9 + sum(_size_bytes(part, chroot) + 1 for part in parts)
+            return _HEADER_BYTES + 9 + sum(_size_bytes(part) + 1 for part in parts)
     size = _HEADER_BYTES
     path = getattr(operation, "path", None)
     if path is not None:
-        size += 4 + len(_absolute(path, chroot).encode())
+        size += 4 + len(path.encode())
     if isinstance(operation, Create | SetAcl):
         size += 4 + sum(12 + len(entry.scheme.encode()) + len(entry.id.encode()) for entry in operation.acl)
     match operation:

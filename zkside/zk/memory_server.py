@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from zkside import errors
 from zkside.errors import ZksideError
@@ -34,6 +34,8 @@ from zkside.zk.clock import Clock, SystemClock, Timer
 from zkside.zk.memory_network import Link, MemoryNetwork
 from zkside.zk.memory_tree import Change, Identities, Identity, Transition, Tree, digest_identity
 from zkside.zk.port import Ticket
+
+T = TypeVar("T")
 
 _WRITES = (Create, SetData, Delete, Check, SetAcl, Transaction)
 
@@ -147,6 +149,13 @@ class MemoryZooKeeper:
             for attachment in self._attachments()
             for path, recursive in attachment.watches.items()
         ]
+
+    def apply(self, write: Operation[T]) -> T:
+        """Carry out a write at once, as a stranger without a session. Raises what the operation names."""
+        transition = self._transition()
+        value: T = self.tree.write(write, transition)
+        self._fire(transition)
+        return value
 
     def expire(self, session_id: int) -> None:
         """End a session as if its time had passed. Raises: KeyError if there is none."""
