@@ -40,9 +40,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+from typing import Any
 
 from zkside.errors import StartError
-from zkside.model.operation import Create, Delete, SetAcl, SetData, Sync, Transaction
+from zkside.model.operation import Check, Create, Delete, Exists, Operation, SetAcl, SetData, Sync, Transaction
 
 
 class Proof(Enum):
@@ -66,6 +67,13 @@ STRENGTHS: Mapping[type, int] = MappingProxyType(
 """What the answer to an operation proves; for all others, and for a ping, that is Proof.PING.value."""
 
 PING_STRENGTH = Proof.PING.value
+
+# A check is a write to ZooKeeper: the transaction goes through the quorum like every other, though it
+# changes nothing and needs no node of its own.
+PROOFS: Mapping[Proof, Operation[Any]] = MappingProxyType(
+    {Proof.PING: Exists("/"), Proof.SYNC: Sync("/"), Proof.WRITE: Transaction((Check("/"),))}
+)
+"""What to ask so that the answer proves as much."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""The present connection object, which can be exchanged for another and is not heard after that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from zkside.model.event import WatchedEvent
+from zkside.model.operation import Operation
+from zkside.zk.port import Connected, Connection, Connector, Ending, Ticket
+
+
+class Reports(Protocol):
+    """What the present connection reports, each with its link: what is done about one report may cut it."""
+
+    def on_connected(self, link: Link, connected: Connected) -> None: ...
+
+    def on_suspended(self, link: Link, reason: str) -> None: ...
+
+    def on_ended(self, link: Link, ending: Ending, reason: str) -> None: ...
+
+    def on_event(self, link: Link, event: WatchedEvent) -> None: ...
+
+    def on_acknowledged(self, link: Link, operation: Operation[object] | None, sent_ns: int) -> None: ...
+
+
+class Link:
+    """One connection's listener, until it is cut: from then on it is deaf."""
+
+    __slots__ = ("_reports", "is_live")
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+        self.is_live = True
+
+    def connected(self, connected: Connected) -> None:
+        if self.is_live:
+            self._reports.on_connected(self, connected)
+
+    def suspended(self, reason: str) -> None:
+        if self.is_live:
+            self._reports.on_suspended(self, reason)
+
+    def ended(self, ending: Ending, reason: str) -> None:
+        if self.is_live:
+            self._reports.on_ended(self, ending, reason)
+
+    def event(self, event: WatchedEvent) -> None:
+        if self.is_live:
+            self._reports.on_event(self, event)
+
+    def acknowledged(self, operation: Operation[object] | None, sent_boottime_ns: int) -> None:
+        if self.is_live:
+            self._reports.on_acknowledged(self, operation, sent_boottime_ns)
+
+
+class Line:
+    """At most one live link at a time."""
+
+    def __init__(self, connector: Connector, reports: Reports) -> None:
+        self._connector = connector
+        self._reports = reports
+        self._link: Link | None = None
+        self._past_zxid = 0
+        self.connection: Connection | None = None
+
+    @property
+    def last_zxid(self) -> int:
+        """The newest zxid in any reply on any connection."""
+        connection = self.connection
+        return max(self._past_zxid, connection.last_zxid) if connection is not None else self._past_zxid
+
+    def open(self, ticket: Ticket | None) -> None:
+        """With the session of the ticket, or a new one. Raises: what the connector raises."""
+        self.cut()
+        link = self._link = Link(self._reports)
+        if ticket is not None:
+            self._past_zxid = max(self._past_zxid, ticket.last_zxid)
+            # The server must not be behind what this session has seen already.
+            ticket = replace(ticket, last_zxid=self._past_zxid)
+        self.connection = self._connector(link, ticket)
+        self.connection.start()
+
+    def deafen(self) -> Connection | None:
+        """The connection, which from now on is not heard whatever it does."""
+        self._past_zxid = self.last_zxid
+        connection, self.connection = self.connection, None
+        if self._link is not None:
+            self._link.is_live = False
+        self._link = None
+        return connection
+
+    def cut(self) -> None:
+        connection = self.deafen()
+        if connection is not None:
+            connection.abandon()
