@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,8 +36,8 @@ class Cut:
 
     zxid: int
     changes: list[Change]
-    encoded: object = None
-    """A place for the encoded form, so that all streams send the same bytes."""
+    encoded: dict[int, Iterable[bytes]] = field(default_factory=dict)
+    """A place for the encoded form, by index of the target, so that all streams send the same bytes."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +47,7 @@ class Image:
     sequence: int
     zxid: int
     chunks: list[list[tuple[str, Record]]]
-    encoded: dict[object, object] = field(default_factory=dict)
+    encoded: dict[object, bytes] = field(default_factory=dict)
     """A place for the encoded chunks."""
 
 

@@ -180,7 +180,9 @@ class Hub:
         resume_zxid = None
         if resume is not None:
             resume_zxid = resume[1] if resume[0] == self.epoch_id else -1
-        subscription = Subscription(feeds, lambda: self.reader.settled_zxid, resume_zxid, bookmark_interval_s, closed)
+        subscription = Subscription(
+            feeds, list(held), lambda: self.reader.settled_zxid, resume_zxid, bookmark_interval_s, closed
+        )
         self._subscriptions.add(subscription)
         return subscription
 

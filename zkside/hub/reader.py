@@ -94,6 +94,8 @@ class Reader:
             former = self._again.get(path)
             self._again[path] = announced if former is None else former.merge(announced)
             return
+        if not self.unsettled:
+            self._cut = max(self._cut, min(self.settled_zxid, announced.since - 1))
         former = self.unsettled.get(path)
         self.unsettled[path] = announced if former is None else former.merge(announced)
         if self._compared:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from zkside.hub.feed import Cut, Feed, Image
+from zkside.hub.roots import Root
 from zkside.model.session import SessionStatus
 
 # Changes of the session that a subscriber may leave unread; only the newest are kept.
@@ -75,12 +77,14 @@ class Subscription:
     def __init__(
         self,
         feeds: list[Feed],
+        roots: list[Root],
         settled: Callable[[], int],
         resume_zxid: int | None,
         bookmark_interval_s: float | None,
         on_close: Callable[[Subscription], None],
     ) -> None:
         self._feeds = feeds
+        self._roots = roots
         self._settled = settled
         self._bookmark_interval_s = bookmark_interval_s
         self._on_close = on_close
@@ -108,6 +112,15 @@ class Subscription:
         """Deliver a change of the session."""
         self._statuses.append(status)
         self.wake()
+
+    def is_stale(self) -> bool:
+        """Whether a target is cut off from ZooKeeper, or not yet compared with it again."""
+        return any(root.stale_since is not None for root in self._roots)
+
+    def age_s(self) -> float:
+        """How long ago the stalest target was known to be current; 0 if all are."""
+        since = [root.stale_since for root in self._roots if root.stale_since is not None]
+        return time.monotonic() - min(since) if since else 0.0
 
     def pending(self) -> int:
         """How many paths wait to be read by the subscriber."""
