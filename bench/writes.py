@@ -15,6 +15,7 @@ from bench.figures import Findings, Goal, Plan, Row, Samples, at_least
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import Operation, SetData
 from zkside.pb import node_pb2, node_pb2_grpc
+from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.port import Connected, Ending
 
 PATH = "/bench"
@@ -91,7 +92,7 @@ def call_port(link: Link, hosts: str, concurrency: int, duration_s: float) -> No
 
     async def run() -> None:
         listener = _Waiting()
-        connection = connector(hosts)(listener, None)
+        connection = kazoo_connector(KazooSettings(hosts))(listener, None)
         connection.start()
         await asyncio.wait_for(listener.is_connected.wait(), 30)
         operation = SetData(PATH, DATA)
