@@ -1,10 +1,86 @@
-"""A hold as the journal remembers it."""
+"""What a hold is: its states, its terms, one moment of it, and how the journal remembers it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from types import MappingProxyType
+
+
+class HoldState(Enum):
+    """The states of the machine in core/hold.py."""
+
+    WAITING = "waiting"
+    """Not granted yet."""
+    HELD = "held"
+    JEOPARDY = "jeopardy"
+    """Cut off from ZooKeeper: owned until the lease ends, perhaps longer."""
+    RELEASED = "released"
+    """Ended as asked."""
+    LOST = "lost"
+    """Ended otherwise."""
+
+    @property
+    def is_over(self) -> bool:
+        return self in (HoldState.RELEASED, HoldState.LOST)
+
+
+class Reason(Enum):
+    """Why a hold entered its state; these names travel."""
+
+    NONE = ""
+    CREATED = "CREATED"
+    RESUMED = "RESUMED"
+    CONNECTION_LOST = "CONNECTION_LOST"
+    RELEASED = "RELEASED"
+    STREAM_ENDED = "STREAM_ENDED"
+    DRAINED = "DRAINED"
+    SESSION_LOST = "SESSION_LOST"
+    NODE_DELETED = "NODE_DELETED"
+    HEARTBEAT_MISSED = "HEARTBEAT_MISSED"
+    TAKEN_OVER = "TAKEN_OVER"
+    """Another stream took the hold up; only the stream that had it before hears this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was agreed on a hold when it was opened."""
+
+    recipe: str
+    requested_path: str
+    reconnect_grace_s: float = 0.0
+    """How long it outlives its stream."""
+    heartbeat_timeout_s: float = 0.0
+    """0: none."""
+    data: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The recipe's own, kept by the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldUpdate:
+    """A hold at one moment."""
+
+    hold_id: str
+    path: str
+    """The znode; '' while WAITING."""
+    epoch: int
+    fencing_token: int
+    lease_boottime_ns: int
+    resume_token: str
+    state: HoldState
+    reason: Reason
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HoldStatus:
+    """A hold in a list."""
+
+    update: HoldUpdate
+    recipe: str
+    age_s: float
+    attached: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from zkside.model.record import Record
 from zkside.model.watch import Change, ChangeType, EventTarget, Scope, Target, WatchKind
 from zkside.pb import common_pb2, watch_pb2
 from zkside.rpc import convert
-from zkside.rpc.interceptors import Call
+from zkside.rpc.interceptors import StreamCall
 
 MOST_TARGETS = 1000
 SHORTEST_BOOKMARK_INTERVAL_S = 0.1
@@ -75,7 +75,7 @@ class WatchServicer:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    async def watch(self, request: watch_pb2.WatchRequest, call: Call) -> AsyncIterator[bytes]:
+    async def watch(self, request: watch_pb2.WatchRequest, call: StreamCall) -> AsyncIterator[bytes]:
         """A stream until its client goes, or in EVENTS mode until all its targets have ended."""
         if not 1 <= len(request.targets) <= MOST_TARGETS:
             raise InvalidArgument(f"1 to {MOST_TARGETS} targets are needed", field="targets")

@@ -1,0 +1,228 @@
+"""Finding out what became of a write whose answer was lost: wait for the session, sync, look, decide.
+
+The decisions are core/outcome.py's; here is how the facts for them are got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from zkside.core import outcome
+from zkside.core.outcome import Outcome
+from zkside.errors import ConnectionLoss, NoNode, OutcomeUnknown, SessionLost, SessionSuspended, ZksideError
+from zkside.model import path as paths
+from zkside.model.operation import (
+    Create,
+    Created,
+    Delete,
+    Exists,
+    GetChildren,
+    Operation,
+    Reply,
+    SetAcl,
+    SetData,
+    Sync,
+    Transaction,
+)
+from zkside.model.stat import Stat
+from zkside.zk.session import Session
+
+WITHOUT_DEADLINE_S = 30.0
+"""How long the search takes at most for a caller without a deadline."""
+ANSWER_MARGIN_S = 0.05
+"""So long before its caller's deadline it gives up, so that the caller hears OUTCOME_UNKNOWN."""
+MAX_STEPS_EXAMINED = 50
+"""Of a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The moment at which a write was sent."""
+
+    what: str
+    path: str
+    zxid_before: int
+    epoch: int
+    session_id: int
+    deadline_s: float | None
+    """By the event loop's clock; inf: as long as the session lives."""
+
+    def unknown(self, why: str, node: Stat | None = None) -> OutcomeUnknown:
+        """The error that tells a caller how to find out by itself."""
+        seen = {} if node is None else {"czxid": f"{node.czxid:#x}", "mzxid": f"{node.mzxid:#x}"}
+        seen |= {} if node is None else {"version": str(node.version)}
+        return OutcomeUnknown(
+            f"the {self.what} of {self.path} was sent and its answer lost; {why}. If it was applied, it has a zxid "
+            f"greater than {self.zxid_before:#x}: read the node and compare",
+            operation=self.what,
+            path=self.path,
+            zxid_before=f"{self.zxid_before:#x}",
+            epoch=str(self.epoch),
+            **seen,
+        )
+
+
+class Claims:
+    """Which ephemerals of this session already belong to a create of this daemon.
+
+    Two local callers may create the same path, or in the same sequence, and both lose their answer: each node
+    that is found may be given to one of them only. A claim is kept as long as a create is outstanding that
+    was sent before the node was made.
+    """
+
+    def __init__(self) -> None:
+        self._outstanding: dict[int, int] = {}
+        self._claimed: dict[tuple[str, int], None] = {}
+        self._number = 0
+
+    def begin(self, zxid_before: int) -> int:
+        """A create is about to be sent. Invariant: zxid_before never goes back."""
+        self._number += 1
+        self._outstanding[self._number] = zxid_before
+        return self._number
+
+    def claim(self, path: str, czxid: int) -> bool:
+        """False if somebody has it already."""
+        if (path, czxid) in self._claimed:
+            return False
+        self._claimed[path, czxid] = None
+        return True
+
+    def end(self, number: int) -> None:
+        """That create is settled."""
+        del self._outstanding[number]
+        oldest = next(iter(self._outstanding.values()), None)
+        while self._claimed:
+            first = next(iter(self._claimed))
+            if oldest is not None and first[1] > oldest:
+                break
+            del self._claimed[first]
+
+
+class FindOut:
+    """Searches over the one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.claims = Claims()
+
+    def sent(self, what: str, path: str, deadline_s: float | None) -> Sent:
+        """To be taken just before a write is sent."""
+        session = self._session
+        return Sent(what, path, session.last_zxid, session.epoch, session.status.session_id, deadline_s)
+
+    async def look(self, sent: Sent, *operations: Operation[Any]) -> tuple[int, list[Any]]:
+        """Read, after a sync on the session that sent the write; errors come in place of values.
+
+        Raises: OutcomeUnknown when the session does not come back in time, or comes back as another one.
+        """
+        until_s = asyncio.get_running_loop().time() + WITHOUT_DEADLINE_S
+        if sent.deadline_s is not None:
+            until_s = sent.deadline_s - ANSWER_MARGIN_S
+        try:
+            async with asyncio.timeout_at(None if until_s == math.inf else until_s):
+                while True:
+                    await self._session.wait_connected()
+                    if self._session.epoch != sent.epoch:
+                        raise sent.unknown("the session ended meanwhile")
+                    calls = [self._session.call(each) for each in (Sync(), *operations)]
+                    replies = await asyncio.gather(*calls, return_exceptions=True)
+                    failures = [each for each in replies if isinstance(each, BaseException)]
+                    if any(isinstance(each, SessionLost) for each in failures):
+                        raise sent.unknown("the session ended meanwhile")
+                    if any(isinstance(each, ConnectionLoss | SessionSuspended) for each in failures):
+                        continue
+                    if isinstance(replies[0], BaseException):
+                        raise replies[0]
+                    zxid = max(each.zxid for each in replies if isinstance(each, Reply))
+                    return zxid, [each.value if isinstance(each, Reply) else each for each in replies[1:]]
+        except TimeoutError:
+            raise sent.unknown("the session did not come back in time") from None
+
+    async def create(self, sent: Sent, operation: Create, prefix: str) -> Reply[Created] | None:
+        """What a create made; None if it surely was not applied. Raises: OutcomeUnknown, SessionLost."""
+        ephemeral = operation.mode.is_ephemeral
+        try:
+            if operation.mode.is_sequential or prefix:
+                return await self._create_among(sent, operation, prefix)
+            zxid, (node, parent) = await self.look(sent, Exists(operation.path), Exists(paths.parent(operation.path)))
+        except OutcomeUnknown:
+            if ephemeral and self._session.epoch != sent.epoch:
+                raise SessionLost(f"the session ended while {operation.path} was being created") from None
+            raise
+        node, parent = _stat(node), _stat(parent)
+        verdict = outcome.of_create(node, parent, sent.zxid_before, ephemeral=ephemeral, session_id=sent.session_id)
+        if verdict is Outcome.UNKNOWN:
+            raise sent.unknown("somebody may have made the same", node)
+        if verdict is Outcome.APPLIED and node is not None and self.claims.claim(operation.path, node.czxid):
+            return Reply(zxid, Created(operation.path, node))
+        return None
+
+    async def _create_among(self, sent: Sent, operation: Create, prefix: str) -> Reply[Created] | None:
+        """Search the parent's children: the whole name was not known when the create was sent."""
+        above, name = paths.parent(operation.path), paths.name(operation.path)
+        ephemeral = operation.mode.is_ephemeral
+        _, (listed,) = await self.look(sent, GetChildren(above))
+        if isinstance(listed, NoNode):
+            if ephemeral:
+                return None
+            raise sent.unknown("its parent is not there any more")
+        if isinstance(listed, ZksideError):
+            raise sent.unknown(f"its parent cannot be read ({listed})")
+        names, parent = listed
+        if operation.mode.is_sequential:
+            names = [each for each in names if each.startswith(name) and _is_number(each[len(name) :])]
+        else:
+            names = [each for each in names if each == name]
+        if names and (prefix or ephemeral):
+            candidates = [paths.join(above, each) for each in sorted(names)]
+            zxid, stats = await self.look(sent, *map(Exists, candidates))
+            for path, stat in zip(candidates, map(_stat, stats), strict=True):
+                if not ephemeral:
+                    return Reply(zxid, Created(path, stat))
+                if stat is None or stat.ephemeral_owner != sent.session_id or stat.czxid <= sent.zxid_before:
+                    continue
+                if self.claims.claim(path, stat.czxid):
+                    return Reply(zxid, Created(path, stat))
+        if ephemeral or outcome.of_vanished(parent, sent.zxid_before) is Outcome.NOT_APPLIED:
+            return None
+        raise sent.unknown("it is not there, but children of its parent came or went meanwhile")
+
+    async def other(self, sent: Sent, operation: SetData | Delete | SetAcl) -> None:
+        """Return if it surely was not applied. Raises: OutcomeUnknown."""
+        _, (node,) = await self.look(sent, Exists(operation.path))
+        node = _stat(node)
+        match operation:
+            case SetData():
+                verdict = outcome.of_set(node, sent.zxid_before, operation.version)
+            case Delete():
+                verdict = outcome.of_delete(node, sent.zxid_before)
+            case SetAcl():
+                verdict = outcome.of_set_acl(node, sent.zxid_before, operation.version)
+        if verdict is not Outcome.NOT_APPLIED:
+            why = "the node is not there" if node is None else "the node may have been changed by it or by others"
+            raise sent.unknown(why, node)
+
+    async def transaction(self, sent: Sent, operation: Transaction) -> None:
+        """Return if it surely was not applied. Raises: OutcomeUnknown."""
+        steps = operation.operations[:MAX_STEPS_EXAMINED]
+        reads = [Exists(path) for step in steps for path in (step.path, paths.parent(step.path))]
+        _, stats = await self.look(sent, *reads)
+        for step, node, parent in zip(steps, map(_stat, stats[::2]), map(_stat, stats[1::2]), strict=True):
+            if outcome.of_step(step, node, parent, sent.zxid_before) is Outcome.NOT_APPLIED:
+                return
+        raise sent.unknown("none of its nodes shows that it was not applied")
+
+
+def _stat(answer: Stat | ZksideError | None) -> Stat | None:
+    if isinstance(answer, ZksideError):
+        raise answer
+    return answer
+
+
+def _is_number(suffix: str) -> bool:
+    """ZooKeeper appends ten digits, and after 2^31 creates a minus sign and more digits."""
+    return len(suffix) >= 10 and suffix.removeprefix("-").isdigit()

@@ -1,0 +1,306 @@
+"""What every RPC passes through: parsing, quotas, waiting for readiness, the error table, timing.
+
+Each method is wrapped once, when it is registered: gRPC's own interceptor chain builds a handler anew for
+every call. Messages pass gRPC as bytes and are parsed here, so that bytes that are no message end in
+INVALID_ARGUMENT; a handler may answer with bytes too, serialised once for many streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from itertools import accumulate
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from zkside.errors import InvalidArgument, Quota, SessionSuspended
+from zkside.rpc import status
+from zkside.rpc.status import Status
+from zkside.rpc.streams import QuotaSettings, Stream, Streams
+from zkside.zk.session import Session
+
+READY_KEY = "zkside-wait-for-ready"
+STATUS_PATIENCE_S = 1.0
+"""How long a status may take to reach a client that does not read; then its stream is cut."""
+
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Answer = Message | bytes
+
+
+class Call:
+    """One RPC under way, as a servicer sees it."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def deadline_s(self) -> float | None:
+        """The caller's deadline by the event loop's clock; None if there is none."""
+        remaining_s = self.context.time_remaining()
+        return None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
+
+    def waits_for_ready(self) -> bool:
+        """Whether the caller would rather wait than hear SESSION_SUSPENDED."""
+        return any(key == READY_KEY and value == "true" for key, value in self.context.invocation_metadata() or ())
+
+
+class StreamCall(Call):
+    """A streaming RPC under way."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, context: Context, stream: Stream) -> None:
+        super().__init__(context)
+        self.stream = stream
+        """Its entry in the registry."""
+
+
+UnaryHandler = Callable[[Any, Call], Awaitable[Answer]]
+StreamHandler = Callable[[Any, StreamCall], AsyncGenerator[Answer, None]]
+"""Takes the request, or for a method with a stream of requests an iterator over them."""
+
+
+class MethodCounts:
+    """What is counted of one method; plain numbers, read by the collector."""
+
+    __slots__ = ("buckets", "handled", "handling_s", "received", "sent", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.received = 0
+        self.sent = 0
+        self.handled: dict[str, int] = {}
+        self.buckets = [0] * (len(BUCKETS_S) + 1)
+        self.handling_s = 0.0
+
+    def finish(self, code: str, seconds: float) -> None:
+        self.handled[code] = self.handled.get(code, 0) + 1
+        self.buckets[bisect_left(BUCKETS_S, seconds)] += 1
+        self.handling_s += seconds
+
+
+class Interceptors(Collector):
+    """Wraps handlers, and is the collector of `grpc_server_*` (register it with a registry)."""
+
+    def __init__(self, session: Session, streams: Streams, quotas: QuotaSettings) -> None:
+        self._session = session
+        self._streams = streams
+        self._quotas = quotas
+        self._counts: dict[tuple[str, str, str], MethodCounts] = {}
+        self.calls = 0
+        """Unary calls under way."""
+
+    def wrap(self, method: MethodDescriptor, handler: Callable[[Any, Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler to register with gRPC for a method.
+
+        Cancellation: a caller that goes away or whose deadline passes cancels the handler, and with it the
+        request that it awaits.
+        """
+        kind = ("unary", "client_stream", "server_stream", "bidi_stream")[
+            method.client_streaming + 2 * method.server_streaming
+        ]
+        counts = self._counts[kind, method.containing_service.full_name, method.name] = MethodCounts()
+        parse = GetMessageClass(method.input_type).FromString
+        if not method.server_streaming:
+            assert not method.client_streaming, "no such method yet"
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler))
+        name = f"{method.containing_service.full_name}/{method.name}"
+        if method.client_streaming:
+            parsed = self._stream(name, counts, _parse_each(counts, parse), handler)
+            return grpc.stream_stream_rpc_method_handler(parsed)
+        return grpc.unary_stream_rpc_method_handler(self._stream(name, counts, _parse_one(counts, parse), handler))
+
+    def _unary(
+        self, method: MethodDescriptor, counts: MethodCounts, parse: Callable[[bytes], Message], handler: UnaryHandler
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        name = f"{method.containing_service.full_name}/{method.name}"
+        limit = self._quotas.max_calls
+        clock = time.perf_counter
+
+        async def call(raw: bytes, context: Context) -> bytes:
+            begun_s = clock()
+            counts.started += 1
+            counts.received += 1
+            self.calls += 1
+            code = "OK"
+            try:
+                if self.calls > limit:
+                    raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
+                request = _parsed(parse, raw)
+                try:
+                    answer = await handler(request, Call(context))
+                except SessionSuspended as error:
+                    answer = await self._once_ready(handler, request, Call(context), error)
+                counts.sent += 1
+                return answer if isinstance(answer, bytes) else answer.SerializeToString()
+            except asyncio.CancelledError:
+                code = _cancelled(context)
+                raise
+            except grpc.aio.AbortError:
+                code = _name(context.code())
+                raise
+            except Exception as error:
+                failure = status.of(error, method=name)
+                code = failure.code.name
+                await context.abort(failure.code, failure.message, failure.trailers)
+                raise  # never reached: abort raises
+            finally:
+                self.calls -= 1
+                counts.finish(code, clock() - begun_s)
+
+        return call
+
+    async def _once_ready(self, handler: UnaryHandler, request: object, call: Call, error: SessionSuspended) -> Answer:
+        """Run a handler again that found the session suspended, if its caller asked for that.
+
+        SessionSuspended promises that nothing was sent, so nothing is done twice.
+        """
+        if not call.waits_for_ready():
+            raise error
+        while True:
+            await self._session.wait_connected()
+            try:
+                return await handler(request, call)
+            except SessionSuspended:
+                continue
+
+    def _stream(
+        self, name: str, counts: MethodCounts, parse: Callable[[Any], Any], handler: StreamHandler
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        async def serve(raw: Any, context: Context) -> None:
+            begun_s = time.perf_counter()
+            counts.started += 1
+            code = "OK"
+            stream: Stream | None = None
+            try:
+                stream = self._streams.open(name, context.peer())
+                await self._feed(stream, context, counts, parse(raw), handler)
+            except asyncio.CancelledError:
+                if stream is None or stream.ending is None:
+                    code = _cancelled(context)
+                    raise
+                stream.acknowledge_end()
+                failure = status.of(stream.ending, method=name)
+                code = failure.code.name
+                await _abort(context, failure)
+            except grpc.aio.AbortError:
+                code = _name(context.code())
+                raise
+            except Exception as error:
+                failure = status.of(error, method=name)
+                code = failure.code.name
+                await _abort(context, failure)
+            finally:
+                counts.finish(code, time.perf_counter() - begun_s)
+                if stream is not None:
+                    self._streams.close(stream)
+
+        return serve
+
+    async def _feed(
+        self, stream: Stream, context: Context, counts: MethodCounts, request: Any, handler: StreamHandler
+    ) -> None:
+        """Send all that the handler yields."""
+        call = StreamCall(context, stream)
+        while True:
+            try:
+                async with aclosing(handler(request, call)) as answers:
+                    async for answer in answers:
+                        await context.write(answer if isinstance(answer, bytes) else answer.SerializeToString())
+                        stream.sent += 1
+                        counts.sent += 1
+                return
+            except SessionSuspended:
+                if stream.sent or not call.waits_for_ready():
+                    raise
+                await self._session.wait_connected()
+
+    def describe(self) -> Iterable[Metric]:
+        return _families({})
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of grpc-prometheus, by its names."""
+        return _families(self._counts)
+
+
+def _parsed(parse: Callable[[bytes], Message], raw: bytes) -> Message:
+    try:
+        return parse(raw)
+    except DecodeError as error:
+        raise InvalidArgument(f"the {len(raw)} bytes of the message cannot be parsed: {error}") from None
+
+
+def _parse_one(counts: MethodCounts, parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
+    def request(raw: bytes) -> Message:
+        counts.received += 1
+        return _parsed(parse, raw)
+
+    return request
+
+
+def _parse_each(
+    counts: MethodCounts, parse: Callable[[bytes], Message]
+) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Message]]:
+    async def requests(raw_messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async for raw in raw_messages:
+            counts.received += 1
+            yield _parsed(parse, raw)
+
+    return requests
+
+
+async def _abort(context: Context, failure: Status) -> None:
+    """End the stream with this status; never returns.
+
+    A client that does not read would keep its status from being sent, for ever: then the stream is cut
+    without one, which gRPC does (RST_STREAM) for a handler that was cancelled.
+    """
+    try:
+        async with asyncio.timeout(STATUS_PATIENCE_S):
+            await context.abort(failure.code, failure.message, failure.trailers)
+    except TimeoutError:
+        raise asyncio.CancelledError from None
+
+
+def _cancelled(context: Context) -> str:
+    remaining_s = context.time_remaining()
+    return "DEADLINE_EXCEEDED" if remaining_s is not None and remaining_s <= 0 else "CANCELLED"
+
+
+def _name(code: Any) -> str:
+    return code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
+
+
+_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+def _families(counts: dict[tuple[str, str, str], MethodCounts]) -> Iterator[Metric]:
+    started = CounterMetricFamily("grpc_server_started", "RPCs started.", labels=_LABELS)
+    handled = CounterMetricFamily("grpc_server_handled", "RPCs completed.", labels=(*_LABELS, "grpc_code"))
+    received = CounterMetricFamily("grpc_server_msg_received", "Messages received.", labels=_LABELS)
+    sent = CounterMetricFamily("grpc_server_msg_sent", "Messages sent.", labels=_LABELS)
+    handling = HistogramMetricFamily(
+        "grpc_server_handling_seconds", "How long RPCs took, streams from open to end.", labels=_LABELS
+    )
+    for labels, row in counts.items():
+        started.add_metric(labels, row.started)
+        received.add_metric(labels, row.received)
+        sent.add_metric(labels, row.sent)
+        for code, number in list(row.handled.items()):
+            handled.add_metric((*labels, code), number)
+        below = list(accumulate(row.buckets))
+        bounds = [*map(str, BUCKETS_S), "+Inf"]
+        handling.add_metric(labels, list(zip(bounds, map(float, below), strict=True)), row.handling_s)
+    yield from (started, handled, received, sent, handling)

@@ -1,0 +1,265 @@
+"""NodeService: reads, writes, and the ephemeral hold."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import TypeVar
+
+from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
+from zkside.hub.reads import Answer, Freshness, Reads
+from zkside.model import path as paths
+from zkside.model.hold import Terms
+from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
+from zkside.pb import common_pb2, hold_pb2, node_pb2
+from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
+from zkside.recipes.hold import MAX_GRACE_S, Holds
+from zkside.recipes.node import Writes
+from zkside.rpc import convert
+from zkside.rpc.interceptors import Call, StreamCall
+from zkside.rpc.pipeline import Pipeline
+from zkside.zk.session import Session
+
+T = TypeVar("T")
+
+MAX_PATHS = 10_000
+MAX_OPERATIONS = 10_000
+DEFAULT_PAGE = 1_000
+MAX_PAGE = 10_000
+PAGE_BYTES = 2 * 1024 * 1024
+"""A page with nodes ends early when it holds so much data: clients take 4 MiB by default."""
+ANSWER_MARGIN_S = 0.02
+"""So long before its deadline a read that waits for min_zxid answers TOO_STALE."""
+
+
+class NodeServicer:
+    """`node.proto`, which documents the promises."""
+
+    def __init__(
+        self,
+        session: Session,
+        reads: Reads,
+        writes: Writes,
+        holds: Holds,
+        default_acl: tuple[Acl, ...],
+        *,
+        max_pipeline: int,
+    ) -> None:
+        self._session = session
+        self._reads = reads
+        self._writes = writes
+        self._holds = holds
+        self._default_acl = default_acl
+        self._max_pipeline = max_pipeline
+
+    # Reads
+
+    async def get(self, request: node_pb2.GetRequest, call: Call) -> node_pb2.GetResponse:
+        path, freshness = paths.validate(request.path), convert.freshness(request)
+        answer = await _in_time(self._reads.get(path, freshness), freshness, call)
+        return node_pb2.GetResponse(header=self._header(answer), node=convert.node(path, answer.value))
+
+    async def get_many(self, request: node_pb2.GetManyRequest, call: Call) -> node_pb2.GetManyResponse:
+        if len(request.paths) > MAX_PATHS:
+            raise TooLarge(f"at most {MAX_PATHS} paths, not {len(request.paths)}", field="paths")
+        wanted = [paths.validate(path, field=f"paths[{n}]") for n, path in enumerate(request.paths)]
+        freshness = convert.freshness(request)
+        answer = await _in_time(self._reads.get_many(wanted, freshness), freshness, call)
+        response = node_pb2.GetManyResponse(header=self._header(answer))
+        for path, state in zip(wanted, answer.value, strict=True):
+            result = response.results.add(path=path)
+            if isinstance(state, ZksideError):
+                result.failure.CopyFrom(convert.failure(state))
+            elif state is not None:
+                result.node.CopyFrom(convert.node(path, state))
+        return response
+
+    async def exists(self, request: node_pb2.ExistsRequest, call: Call) -> node_pb2.ExistsResponse:
+        path, freshness = paths.validate(request.path), convert.freshness(request)
+        answer = await _in_time(self._reads.exists(path, freshness), freshness, call)
+        stat = None if answer.value is None else convert.stat(answer.value)
+        return node_pb2.ExistsResponse(header=self._header(answer), exists=stat is not None, stat=stat)
+
+    async def list(self, request: node_pb2.ListRequest, call: Call) -> node_pb2.ListResponse:
+        path, freshness = paths.validate(request.path), convert.freshness(request)
+        if request.page_size > MAX_PAGE:
+            raise InvalidArgument(f"at most {MAX_PAGE}", field="page_size")
+        last_seen = _page_token(request.page_token)
+        answer = await _in_time(self._reads.list(path, freshness, with_nodes=False), freshness, call)
+        names = answer.value.names
+        start = 0 if last_seen is None else bisect_right(names, last_seen)
+        page = names[start : start + (request.page_size or DEFAULT_PAGE)]
+        response = node_pb2.ListResponse(stat=convert.stat(answer.value.stat))
+        if request.with_nodes and page:
+            # A second read, of this page only: the children of a large parent would not fit into one.
+            children = [paths.join(path, name) for name in page]
+            nodes = await _in_time(self._reads.get_many(children, freshness), freshness, call)
+            answer = answer._replace(zxid=min(answer.zxid, nodes.zxid))
+            size_bytes = 0
+            for count, (child, state) in enumerate(zip(children, nodes.value, strict=True)):
+                if size_bytes > PAGE_BYTES:
+                    page = page[:count]
+                    break
+                if isinstance(state, bytes):
+                    size_bytes += len(state)
+                    response.nodes.append(convert.node(child, state))
+        response.header.CopyFrom(self._header(answer))
+        response.names.extend(page)
+        if start + len(page) < len(names):
+            response.next_page_token = base64.urlsafe_b64encode(page[-1].encode()).decode()
+        return response
+
+    async def get_acl(self, request: node_pb2.GetAclRequest, call: Call) -> node_pb2.GetAclResponse:
+        reply = await self._session.call(GetAcl(paths.validate(request.path)))
+        entries, stat = reply.value
+        return node_pb2.GetAclResponse(
+            header=convert.header(self._session, reply.zxid),
+            acl=convert.acl_entries(entries),
+            stat=convert.stat(stat),
+        )
+
+    async def sync(self, request: node_pb2.SyncRequest, call: Call) -> node_pb2.SyncResponse:
+        reply = await self._session.call(Sync(paths.validate(request.path or "/")))
+        return node_pb2.SyncResponse(header=convert.header(self._session, reply.zxid), zxid=reply.zxid)
+
+    # Writes
+
+    async def create(self, request: node_pb2.CreateRequest, call: Call) -> node_pb2.CreateResponse:
+        operation = convert.create(request, self._default_acl, alone=True)
+        if operation.mode.is_ephemeral:
+            reply = await create_owned(
+                self._session,
+                self._writes,
+                operation,
+                limit=self._holds.settings.max_holds,
+                protected=request.protected,
+                make_parents=request.make_parents,
+                deadline_s=call.deadline_s(),
+            )
+        else:
+            reply = await self._writes.create(
+                operation,
+                protected=request.protected,
+                make_parents=request.make_parents,
+                deadline_s=call.deadline_s(),
+            )
+        return convert.create_response(reply.value, convert.header(self._session, reply.zxid))
+
+    async def set(self, request: node_pb2.SetRequest, call: Call) -> node_pb2.SetResponse:
+        operation = SetData(paths.validate(request.path), request.data, convert.version(request))
+        reply = await self._writes.set_data(operation, deadline_s=call.deadline_s())
+        return node_pb2.SetResponse(header=convert.header(self._session, reply.zxid), stat=convert.stat(reply.value))
+
+    async def delete(self, request: node_pb2.DeleteRequest, call: Call) -> node_pb2.DeleteResponse:
+        path, version = paths.validate(request.path), convert.version(request)
+        if not request.recursive:
+            reply = await self._writes.delete(Delete(path, version), deadline_s=call.deadline_s())
+            return node_pb2.DeleteResponse(header=convert.header(self._session, reply.zxid), deleted=1)
+        if request.HasField("expected_version"):
+            raise InvalidArgument("cannot be combined with recursive", field="expected_version")
+        swept = await self._writes.delete_tree(path, deadline_s=call.deadline_s())
+        return node_pb2.DeleteResponse(header=convert.header(self._session, swept.zxid), deleted=swept.value)
+
+    async def set_acl(self, request: node_pb2.SetAclRequest, call: Call) -> node_pb2.SetAclResponse:
+        entries = convert.acl(request.acl, ())
+        if not entries:
+            raise InvalidArgument("at least one entry", field="acl")
+        operation = SetAcl(paths.validate(request.path), entries, convert.version(request))
+        reply = await self._writes.set_acl(operation, deadline_s=call.deadline_s())
+        return node_pb2.SetAclResponse(header=convert.header(self._session, reply.zxid), stat=convert.stat(reply.value))
+
+    async def transact(self, request: node_pb2.TransactRequest, call: Call) -> node_pb2.TransactResponse:
+        if not request.operations:
+            raise InvalidArgument("at least one operation", field="operations")
+        if len(request.operations) > MAX_OPERATIONS:
+            raise TooLarge(f"at most {MAX_OPERATIONS} operations, not {len(request.operations)}", field="operations")
+        steps = [
+            convert.step(operation, self._default_acl, f"operations[{number}]")
+            for number, operation in enumerate(request.operations)
+        ]
+        if request.guard_hold_id:
+            guard = self._holds.guard(request.guard_hold_id)
+            reply = await self._writes.transact_guarded(guard.path, guard.czxid, steps, deadline_s=call.deadline_s())
+        else:
+            reply = await self._writes.transact(steps, deadline_s=call.deadline_s())
+        return node_pb2.TransactResponse(
+            header=convert.header(self._session, reply.zxid),
+            committed=reply.value.committed,
+            results=list(map(convert.operation_result, steps, reply.value.results)),
+        )
+
+    async def pipeline(
+        self, requests: AsyncIterator[node_pb2.PipelineRequest], call: StreamCall
+    ) -> AsyncGenerator[node_pb2.PipelineResponse, None]:
+        if call.waits_for_ready():
+            await self._session.wait_connected()
+        pipeline = Pipeline(self._session, self._default_acl, width=self._max_pipeline)
+        call.stream.pending = pipeline.pending
+        async with aclosing(pipeline.run(requests)) as answers:
+            async for answer in answers:
+                yield answer
+
+    # The ephemeral hold
+
+    async def hold_ephemeral(
+        self, request: node_pb2.HoldEphemeralRequest, call: StreamCall
+    ) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+        mode = CreateMode.EPHEMERAL_SEQUENTIAL if request.sequential else CreateMode.EPHEMERAL
+        path = paths.validate(request.path, sequential=mode.is_sequential)
+        operation = Create(path, request.data, mode, convert.acl(request.acl, self._default_acl))
+        heartbeat_s = convert.seconds(request, "heartbeat_timeout", most_s=MAX_GRACE_S)
+        if heartbeat_s == 0.0:
+            raise InvalidArgument("leave it unset for none", field="heartbeat_timeout")
+        terms = Terms(
+            RECIPE,
+            path,
+            reconnect_grace_s=convert.seconds(request, "reconnect_grace", most_s=MAX_GRACE_S) or 0.0,
+            heartbeat_timeout_s=heartbeat_s or 0.0,
+        )
+        updates = hold_ephemeral(
+            self._holds,
+            self._writes,
+            operation,
+            terms,
+            make_parents=request.make_parents,
+            recreate=request.recreate,
+            resume_token=request.resume_token,
+            deadline_s=call.deadline_s(),
+        )
+        async with aclosing(updates):
+            async for update in updates:
+                yield hold_pb2.HoldUpdate(
+                    header=convert.header(self._session, self._session.last_zxid),
+                    hold=convert.hold(update, with_token=True),
+                    state=convert.HOLD_STATES[update.state],
+                    reason=update.reason.value,
+                    position=update.position,
+                )
+
+    def _header(self, answer: Answer[T]) -> common_pb2.Header:
+        return convert.header(self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
+
+
+async def _in_time(reading: Awaitable[T], freshness: Freshness, call: Call) -> T:
+    """A read that waits for min_zxid says TOO_STALE just before its caller's deadline."""
+    deadline_s = call.deadline_s() if freshness.min_zxid else None
+    if deadline_s is None:
+        return await reading
+    try:
+        async with asyncio.timeout_at(deadline_s - ANSWER_MARGIN_S):
+            return await reading
+    except TimeoutError:
+        raise TooStale(f"transaction {freshness.min_zxid:#x} was not seen in time") from None
+
+
+def _page_token(token: str) -> str | None:
+    """The last name of the page before."""
+    if not token:
+        return None
+    try:
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise InvalidArgument("not a token of an earlier answer", field="page_token") from None

@@ -1,0 +1,241 @@
+"""The gRPC server: which services, on which listeners, with which options, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from prometheus_client import Metric
+
+from zkside.errors import Draining
+from zkside.hub.hub import Hub
+from zkside.model.operation import OPEN_ACL, Acl
+from zkside.pb import admin_pb2, hold_pb2, node_pb2, session_pb2, watch_pb2
+from zkside.recipes.hold import Holds
+from zkside.recipes.node import Writes
+from zkside.rpc.admin import AdminServicer
+from zkside.rpc.health import HealthServicer
+from zkside.rpc.hold import HoldServicer
+from zkside.rpc.interceptors import Call, Interceptors
+from zkside.rpc.listeners import Listener, Listening, TcpListener
+from zkside.rpc.node import NodeServicer
+from zkside.rpc.session import SessionServicer
+from zkside.rpc.streams import QuotaSettings, Streams, StreamsStatistics
+from zkside.rpc.watch import WatchServicer
+from zkside.zk.session import Session
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A process that was stopped, or whose host froze, holds its locks until it is found: after two seconds
+    # of silence it is pinged, and has two seconds to answer. ping_timeout bounds every ping (60 s by default,
+    # which is what counted without it).
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    # An idle stream is silent, and it is the one that holds: ping without data, as often as it takes.
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A client's own keepalive may come every second, by default it would be thrown out (too_many_pings).
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    # A burst of streams (a host's processes start together) is served, not shed as overload.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # Two daemons on one port would share it silently, each with its own session.
+    ("grpc.so_reuseport", 0),
+    # Well over jute.maxbuffer, so that our own TOO_LARGE is heard; beyond it gRPC refuses before it reads.
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # What leaves is bounded where it is made (pages, chunks); a GetMany of many large nodes may be larger.
+    ("grpc.max_send_message_length", -1),
+    # max_concurrent_streams stays unset: beyond it calls would queue in the client, a Release behind the very
+    # streams that it is to end. QuotaSettings answers instead.
+)
+
+_SNAKE = re.compile("(?<!^)(?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSettings:
+    listeners: tuple[Listener, ...]
+    health_listener: TcpListener | None = None
+    """Where a second server answers grpc.health.v1 and nothing else; may be beyond loopback, for the probes of
+    an orchestrator."""
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
+    default_acl: tuple[Acl, ...] = OPEN_ACL
+    backend: str = "kazoo"
+    """For GetStatus."""
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """All methods of a server by their full name: one look-up a call."""
+
+    def __init__(self, interceptors: Interceptors) -> None:
+        self._interceptors = interceptors
+        self._by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def add(self, service: ServiceDescriptor, servicer: object) -> None:
+        """Every method of a service; the servicer's are named as the RPC, in snake case."""
+        for method in service.methods:
+            handler: Callable[[Any, Call], Any] = getattr(servicer, _SNAKE.sub("_", method.name).lower())
+            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(method, handler)
+
+    def add_foreign(self, service: ServiceDescriptor, servicer: object) -> None:
+        """As `add`, for a library's servicer, whose methods take gRPC's own context."""
+        for method in service.methods:
+            handler = _with_context(getattr(servicer, method.name))
+            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(method, handler)
+
+    def alias(self, service: str, original: str) -> None:
+        """The methods of a service under another service's name."""
+        for name, handler in list(self._by_name.items()):
+            if name.startswith(f"/{original}/"):
+                self._by_name[f"/{service}/{name.rpartition('/')[2]}"] = handler
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._by_name.get(details.method)
+
+
+def _with_context(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
+    return lambda request, call: handler(request, call.context)
+
+
+class RpcServer:
+    """All services on all listeners."""
+
+    def __init__(self, session: Session, hub: Hub, holds: Holds, settings: RpcSettings) -> None:
+        self._session = session
+        self._holds = holds
+        self._settings = settings
+        self.streams = Streams(settings.quotas)
+        self.interceptors = Interceptors(session, self.streams, settings.quotas)
+        self.addresses: tuple[str, ...] = ()
+        """Where clients are served, as they write it; known after `start`."""
+        self.health_address = ""
+        self._writes = Writes(session)
+        self._services = tuple(
+            module.DESCRIPTOR.services_by_name[name]
+            for module, name in (
+                (session_pb2, "SessionService"),
+                (node_pb2, "NodeService"),
+                (watch_pb2, "WatchService"),
+                (hold_pb2, "HoldService"),
+                (admin_pb2, "AdminService"),
+            )
+        )
+        self.health = HealthServicer(service.full_name for service in self._services)
+        servicers = (
+            SessionServicer(session),
+            NodeServicer(
+                session, hub.reads, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
+            ),
+            WatchServicer(hub),
+            HoldServicer(session, holds),
+            AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
+        )
+        self._handlers = self._all_handlers(servicers)
+        self._servers: list[grpc.aio.Server] = []
+        self._listening = Listening()
+        self._unlisten: Callable[[], None] = lambda: None
+
+    def _all_handlers(self, servicers: tuple[object, ...]) -> _Handlers:
+        handlers = _Handlers(self.interceptors)
+        for service, servicer in zip(self._services, servicers, strict=True):
+            handlers.add(service, servicer)
+        health_service = health_pb2.DESCRIPTOR.services_by_name["Health"]
+        channelz_service = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
+        reflection_service = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+        handlers.add(health_service, self.health)
+        handlers.add_foreign(channelz_service, channelz.aio.ChannelzServicer())
+        names = [each.full_name for each in (*self._services, health_service, channelz_service, reflection_service)]
+        handlers.add_foreign(reflection_service, reflection.aio.ReflectionServicer(names))  # type: ignore[no-untyped-call]
+        # The package knows v1alpha only; v1 has the same messages, byte for byte.
+        handlers.alias("grpc.reflection.v1.ServerReflection", reflection_service.full_name)
+        return handlers
+
+    @property
+    def is_draining(self) -> bool:
+        return self.streams.draining
+
+    async def start(self) -> None:
+        """Serve, whatever ZooKeeper does. Raises: StartError; nothing is left behind then."""
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server.add_generic_rpc_handlers((self._handlers,))
+        self._servers.append(server)
+        try:
+            self.addresses = tuple(self._listening.open(server, each) for each in self._settings.listeners)
+            if self._settings.health_listener is not None:
+                self._servers.append(self._health_server(self._settings.health_listener))
+            for each in self._servers:
+                await each.start()
+        except BaseException:
+            await self._stop_servers(0.0)
+            raise
+        self._unlisten = self._session.listen(status=self.health.session_changed)
+        self.health.session_changed(self._session.status)
+
+    def _health_server(self, listener: TcpListener) -> grpc.aio.Server:
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        handlers = _Handlers(self.interceptors)
+        handlers.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self.health)
+        server.add_generic_rpc_handlers((handlers,))
+        self.health_address = self._listening.open(server, listener, loopback_only=False)
+        return server
+
+    async def drain(self) -> tuple[int, int]:
+        """Refuse new streams and holds, release the holds, end the streams; returns how many of each.
+
+        Calls go on. Returns when no stream is left; there is no way back.
+        """
+        self.streams.draining = True
+        self.health.drain()
+        open_streams = len(self.streams)
+        released = await self._holds.drain()
+        # Streams of holds have ended with their last update; the others are told now.
+        self.streams.end_all(Draining("the daemon is being drained"), infrastructure=False)
+        await self.streams.wait_ended(infrastructure=False)
+        return open_streams - len(self.streams), released
+
+    async def stop(self, grace_s: float, *, keep_holds: bool = False) -> None:
+        """Stop in order, within the grace time: not serving, no new streams, holds released and their streams
+        told (or kept, for the next daemon), all other streams told, calls finished, sockets removed.
+
+        What has not ended by then is cut.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + grace_s
+        self._unlisten()
+        self.streams.draining = self.streams.stopping = True
+        self.health.stop()
+        await self._holds.close(keep=keep_holds, within_s=grace_s / 2)
+        self.streams.end_all(Draining("the daemon stops"), infrastructure=True)
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self.streams.wait_ended(infrastructure=True)
+        except TimeoutError:
+            # Clients that do not read; the servers cut them.
+            pass
+        await self._stop_servers(max(0.0, until_s - loop.time()))
+        # A handler that was cut runs its last lines after the server has stopped.
+        await self.streams.wait_ended(infrastructure=True)
+        await self._writes.close()
+
+    async def _stop_servers(self, grace_s: float) -> None:
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        self._servers.clear()
+        self._listening.close()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families `grpc_server_*`."""
+        return iter(self.interceptors.collect())
+
+    def statistics(self) -> StreamsStatistics:
+        return self.streams.statistics()

@@ -1,0 +1,183 @@
+"""The one table from errors to gRPC: every class of errors.py, its code, and when it is sent.
+
+What leaves the daemon is a google.rpc.Status in `grpc-status-details-bin`: ErrorInfo (reason, domain "zkside",
+metadata), RetryInfo where a retry makes sense, BadRequest where a field is at fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from typing import NamedTuple
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from zkside import errors
+from zkside.errors import BadRequest, ZksideError
+
+logger = logging.getLogger("zkside.rpc")
+
+DOMAIN = "zkside"
+DETAILS_KEY = "grpc-status-details-bin"
+
+# A status travels as HTTP/2 headers, of which clients take 8 KiB by default; the message is in it twice.
+MAX_MESSAGE_CHARACTERS = 800
+MAX_METADATA_CHARACTERS = 300
+MAX_METADATA_ENTRIES = 8
+
+RETRY_AFTER_MS = 200
+"""Of SESSION_SUSPENDED: a reconnect to another server takes about that long."""
+
+
+class Row(NamedTuple):
+    code: grpc.StatusCode
+    when: str
+    """For docs/errors.md; '' for classes that only group others and for those that never leave."""
+
+
+_C = grpc.StatusCode
+
+TABLE: dict[type[ZksideError], Row] = {
+    ZksideError: Row(_C.INTERNAL, "a defect of zkside; the message carries an incident id that its log explains"),
+    errors.BadRequest: Row(_C.INVALID_ARGUMENT, ""),
+    errors.InvalidPath: Row(_C.INVALID_ARGUMENT, "ZooKeeper takes no such path; the field violation names the field"),
+    errors.InvalidArgument: Row(
+        _C.INVALID_ARGUMENT,
+        "a field has a value that makes no sense, an unknown enum value, or the message cannot be parsed",
+    ),
+    errors.TooLarge: Row(
+        _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries; refused before it was sent"
+    ),
+    errors.NotSupported: Row(_C.UNIMPLEMENTED, "the ZooKeeper server lacks it (TTL nodes are off, for one)"),
+    errors.Refused: Row(_C.FAILED_PRECONDITION, ""),
+    errors.NoNode: Row(_C.NOT_FOUND, "the node, or the parent of the one to be created, does not exist"),
+    errors.NodeExists: Row(_C.ALREADY_EXISTS, "the node exists already"),
+    errors.BadVersion: Row(
+        _C.FAILED_PRECONDITION, "the node has another version than expected; metadata: path, expected, actual"
+    ),
+    errors.NotEmpty: Row(_C.FAILED_PRECONDITION, "the node to be deleted has children"),
+    errors.NoChildrenForEphemerals: Row(_C.FAILED_PRECONDITION, "the parent is an ephemeral node"),
+    errors.InvalidAcl: Row(
+        _C.INVALID_ARGUMENT, "ZooKeeper takes no such access control list (auth without an identity, for one)"
+    ),
+    errors.NoAuth: Row(_C.PERMISSION_DENIED, "ZooKeeper's access control list does not allow it"),
+    errors.RolledBack: Row(_C.ABORTED, "inside a refused transaction: undone, because a later operation was refused"),
+    errors.NotAttempted: Row(
+        _C.ABORTED, "inside a refused transaction: not tried, because an earlier operation was refused"
+    ),
+    errors.Unavailable: Row(_C.UNAVAILABLE, ""),
+    errors.SessionSuspended: Row(
+        _C.UNAVAILABLE, "no connection to ZooKeeper at the moment; nothing was sent; RetryInfo says when to try again"
+    ),
+    errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
+    errors.Quota: Row(_C.RESOURCE_EXHAUSTED, "a limit on streams, holds, watches, calls or bytes is reached"),
+    errors.Draining: Row(_C.UNAVAILABLE, "the daemon is about to stop and takes no new streams or holds"),
+    errors.SessionLost: Row(_C.ABORTED, "the session is over and what it owned is gone; start again"),
+    errors.HoldLost: Row(
+        _C.FAILED_PRECONDITION,
+        "the hold is not, or no longer, held; of a guarded transaction `committed` in the metadata says whether "
+        "it was applied",
+    ),
+    errors.ConnectionLoss: Row(_C.UNKNOWN, ""),
+    errors.OutcomeUnknown: Row(
+        _C.UNKNOWN,
+        "sent, the answer lost, and not to be found out; metadata: path, operation, zxid_before, and what was seen",
+    ),
+    errors.DeadlineExceeded: Row(_C.DEADLINE_EXCEEDED, "the caller's deadline passed"),
+    errors.Denied: Row(_C.PERMISSION_DENIED, "zkside's own policy does not allow it"),
+    errors.Unauthenticated: Row(_C.UNAUTHENTICATED, "no acceptable identity"),
+    errors.StartError: Row(_C.INTERNAL, ""),
+}
+
+
+class Status(NamedTuple):
+    """What goes to the client."""
+
+    code: grpc.StatusCode
+    message: str
+    trailers: tuple[tuple[str, bytes], ...]
+
+
+def row(error_type: type[ZksideError]) -> Row:
+    """The row of a class, or of the nearest class above that has one."""
+    return next(TABLE[above] for above in error_type.__mro__ if above in TABLE)
+
+
+def of(error: BaseException, *, method: str = "") -> Status:
+    """The status for an exception.
+
+    One that zkside does not raise on purpose becomes INTERNAL with an incident id; its traceback goes to
+    the log and nothing of it to the client.
+    """
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        error = errors.DeadlineExceeded()
+    if not isinstance(error, ZksideError):
+        incident = uuid.uuid4().hex[:12]
+        logger.error("incident %s in %s", incident, method or "a call", exc_info=error)
+        error = ZksideError(
+            f"a defect of zkside, not of the request; incident {incident} in the daemon's log", incident=incident
+        )
+    message = _cut(str(error), MAX_MESSAGE_CHARACTERS)
+    code = row(type(error)).code
+    details = status_pb2.Status(code=code.value[0], message=message)
+    for detail in _details(error, message):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        details.details.append(packed)
+    return Status(code, message, ((DETAILS_KEY, details.SerializeToString()),))
+
+
+def _details(error: ZksideError, message: str) -> list[Message]:
+    metadata = {
+        key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
+    }
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
+    if isinstance(error, errors.SessionSuspended):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
+        details.append(retry)
+    if isinstance(error, BadRequest) and error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(error.field, MAX_METADATA_CHARACTERS), description=message
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    return details
+
+
+def _cut(text: str, limit: int) -> str:
+    # Lone surrogates cannot be encoded; a path that a server sent may hold them.
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def errors_markdown() -> str:
+    """docs/errors.md: the table for users, made from TABLE."""
+    lines = [
+        "# Errors",
+        "",
+        "<!-- Made from zkside/rpc/status.py by docs/generate.py; do not edit. -->",
+        "",
+        "Every error is a `google.rpc.Status` (in `grpc-status-details-bin`) with",
+        '`ErrorInfo{reason, domain: "zkside", metadata}`. Decide by `reason`: several share a gRPC code.',
+        "`SESSION_SUSPENDED` carries `RetryInfo`; errors of a field carry `BadRequest` with the field's name.",
+        "Inside an answer that as a whole succeeded (`GetMany`, `Transact`, `Pipeline`) the same reasons stand in",
+        "`Failure.reason`.",
+        "",
+        "| reason | gRPC status | when |",
+        "|---|---|---|",
+    ]
+    for error_type, (code, when) in TABLE.items():
+        if when:
+            lines.append(f"| `{error_type.reason}` | `{code.name}` | {when} |")
+    lines += [
+        "",
+        "gRPC itself answers `UNIMPLEMENTED` for a method that does not exist, `RESOURCE_EXHAUSTED` for a message",
+        "over 4 MiB, and `DEADLINE_EXCEEDED` or `CANCELLED` to a caller that stopped waiting; these carry no",
+        "`ErrorInfo`. Whether a write was applied whose caller stopped waiting is not known: read to find out.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""Every open stream of the daemon: who has it, how far it is, and how it is made to end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zkside.errors import Draining, Quota, ZksideError
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """Limits of one daemon. A refused call or stream hears QUOTA (RESOURCE_EXHAUSTED).
+
+    A client is a TCP connection. Connections over the Unix socket cannot be told apart (gRPC names every
+    one of them "unix:"), so for them the limits of the whole daemon hold.
+    """
+
+    max_streams: int = 20_000
+    max_streams_per_client: int = 5_000
+    max_calls: int = 10_000
+    """Unary calls under way at once."""
+    max_holds: int = 10_000
+    max_pipeline: int = 1_000
+    """Writes of one Pipeline stream under way at once; more wait in the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream at one moment."""
+
+    method: str
+    peer: str
+    age_s: float
+    sent: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsStatistics:
+    open: dict[str, int]
+    """By method."""
+    opened: int
+    refused: int
+
+
+def _nothing() -> int:
+    return 0
+
+
+class Stream:
+    """One open stream; belongs to the task that serves it."""
+
+    __slots__ = ("_task", "ending", "method", "peer", "pending", "sent", "started_s")
+
+    def __init__(self, method: str, peer: str, task: asyncio.Task[object]) -> None:
+        self.method = method
+        self.peer = peer
+        self.started_s = time.monotonic()
+        self.sent = 0
+        self.pending: Callable[[], int] = _nothing
+        """Set by the handler: how many paths or events wait to be read by the client."""
+        self.ending: ZksideError | None = None
+        self._task = task
+
+    def end(self, error: ZksideError) -> None:
+        """End the stream from outside, with this error as its status. The first call decides.
+
+        Cancellation: the handler sees a CancelledError at its next await and must let it pass.
+        """
+        if self.ending is None:
+            self.ending = error
+            self._task.cancel()
+
+    def acknowledge_end(self) -> None:
+        """Called by the task that serves the stream, once it has caught the cancellation of `end`."""
+        self._task.uncancel()
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Health, reflection and the like: a drain lets them be."""
+        return not self.method.startswith("zkside.")
+
+
+class Streams:
+    """The registry of open streams.
+
+    Invariant: a stream is in it from before its handler runs until after the handler's last `finally`.
+    """
+
+    def __init__(self, quotas: QuotaSettings) -> None:
+        self._quotas = quotas
+        self._open: set[Stream] = set()
+        self._by_client: Counter[str] = Counter()
+        self._changed = asyncio.Event()
+        self._opened = 0
+        self._refused = 0
+        self.draining = False
+        """True: new streams are refused (but for health and the like, until `stopping`)."""
+        self.stopping = False
+
+    def open(self, method: str, peer: str) -> Stream:
+        """Enter a stream, served by the present task. Raises: Draining, Quota."""
+        task = asyncio.current_task()
+        assert task is not None
+        stream = Stream(method, peer, task)
+        if self.stopping or (self.draining and not stream.is_infrastructure):
+            raise Draining()
+        if len(self._open) >= self._quotas.max_streams:
+            self._refused += 1
+            raise Quota(f"the daemon has {len(self._open)} open streams, its limit", limit="max_streams")
+        is_told_apart = not peer.startswith("unix:")
+        if is_told_apart and self._by_client[peer] >= self._quotas.max_streams_per_client:
+            self._refused += 1
+            raise Quota(
+                f"this client has {self._by_client[peer]} open streams, its limit", limit="max_streams_per_client"
+            )
+        self._opened += 1
+        self._by_client[peer] += 1
+        self._open.add(stream)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Take a stream out."""
+        self._open.discard(stream)
+        self._by_client[stream.peer] -= 1
+        if not self._by_client[stream.peer]:
+            del self._by_client[stream.peer]
+        self._changed.set()
+
+    def end_all(self, error: ZksideError, *, infrastructure: bool) -> int:
+        """End all open streams; returns how many. With `infrastructure` health and the like too."""
+        ending = [stream for stream in self._open if infrastructure or not stream.is_infrastructure]
+        for stream in ending:
+            stream.end(error)
+        return len(ending)
+
+    async def wait_ended(self, *, infrastructure: bool) -> None:
+        """Return when no stream is left (but for health and the like, unless `infrastructure`)."""
+        while any(infrastructure or not stream.is_infrastructure for stream in self._open):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def list(self) -> list[StreamInfo]:
+        """All open streams, oldest first."""
+        now_s = time.monotonic()
+        return [
+            StreamInfo(stream.method, stream.peer, now_s - stream.started_s, stream.sent, stream.pending())
+            for stream in sorted(self._open, key=lambda stream: stream.started_s)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def statistics(self) -> StreamsStatistics:
+        return StreamsStatistics(
+            open=dict(Counter(stream.method for stream in self._open)), opened=self._opened, refused=self._refused
+        )
