@@ -66,6 +66,7 @@ class Peer(Listener):
         """The `count`th entry of that kind, when it is there."""
         async with asyncio.timeout(WITHIN_S):
             while len(self.all(kind)) < count:
+                assert kind == "ended" or not self.all("ended"), f"the session has ended: {self.log}"
                 self._news.clear()
                 await self._news.wait()
         return self.all(kind)[count - 1]

@@ -67,6 +67,7 @@ class _Side(asyncio.Protocol):
         self._way = way
         self._frames = _Frames()
         self._waiting: deque[tuple[float, bytes | None]] = deque()
+        self._is_reset = False
         self.transport: asyncio.Transport | None = None
         self.peer: _Side | None = None
 
@@ -74,6 +75,8 @@ class _Side(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(1 << 30)
         self.transport = transport
+        if self._is_reset:  # the connection was accepted, and all were cut, before this was called
+            self.reset()
 
     def data_received(self, data: bytes) -> None:
         self._way.size_bytes += len(data)
@@ -115,6 +118,7 @@ class _Side(asyncio.Protocol):
             self._proxy.sides.discard(self)
 
     def reset(self) -> None:
+        self._is_reset = True
         if self.transport is not None:
             raw = self.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
