@@ -1,0 +1,78 @@
+"""The options of all commands: `zkside -o json get /a` and `zkside get /a -o json` are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from zkside.cli.arguments import DURATION
+from zkside.cli.output import Format
+
+GLOBAL_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "address": (
+        ("-a", "--address"),
+        {"envvar": "ZKSIDE_ADDRESS", "help": "Of the daemon: unix:/path or host:port. Default: its usual socket."},
+    ),
+    "output": (
+        ("-o", "--output"),
+        {
+            "type": click.Choice([one.value for one in Format]),
+            "default": Format.TEXT.value,
+            "help": "JSON is one object a line.",
+        },
+    ),
+    "timeout": (
+        ("-t", "--timeout"),
+        {"type": DURATION, "default": "10s", "show_default": True, "help": "Of each call."},
+    ),
+    "consistency": (
+        ("-c", "--consistency"),
+        {
+            "type": click.Choice(["cached", "server", "linearizable"]),
+            "default": "server",
+            "show_default": True,
+            "help": "Of reads.",
+        },
+    ),
+}
+
+
+def global_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare them on the root command."""
+    for names, settings in reversed(GLOBAL_OPTIONS.values()):
+        function = click.option(*names, **settings)(function)
+    return function
+
+
+def accept_global_options(command: click.Command) -> None:
+    """Let a command take them too, unseen in its help; what stands behind the command wins. Idempotent."""
+    if isinstance(command, click.Group):
+        for nested in command.commands.values():
+            accept_global_options(nested)
+        return
+    if any(parameter.name == "global_output" for parameter in command.params):
+        return
+    for name, (names, settings) in GLOBAL_OPTIONS.items():
+        command.params.append(
+            click.Option(
+                [*names, f"global_{name}"],
+                type=settings.get("type"),
+                expose_value=False,
+                hidden=True,
+                callback=_override(name),
+            )
+        )
+
+
+def _override(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value is not None:
+            ctx.obj = replace(
+                ctx.obj,
+                **{"timeout_s" if name == "timeout" else name: Format(value) if name == "output" else value},
+            )
+
+    return callback

@@ -1,0 +1,114 @@
+"""hold."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zkside.cli import exits, output
+from zkside.cli.arguments import ACL, DURATION, PATH, data_argument
+from zkside.cli.invocation import Invocation, pass_invocation
+from zkside.cli.node import FILE
+
+if TYPE_CHECKING:
+    from zkside.client import Acl, Client, HoldStatus
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@click.argument("data", required=False)
+@click.option("-f", "--file", type=FILE, help="Take the data from this file; '-' is standard input.")
+@click.option("-p", "--parents", is_flag=True, help="Create absent parents too.")
+@click.option("-s", "--sequential", is_flag=True, help="Let ZooKeeper add a number to the name.")
+@click.option("--recreate", is_flag=True, help="Make it again when the session was lost, and go on.")
+@click.option("--grace", type=DURATION, help="Keep the node so long after this process has gone.")
+@click.option("--acl", type=ACL, multiple=True, help="scheme:id:permissions, repeatable.")
+@pass_invocation
+def hold(
+    invocation: Invocation,
+    path: str,
+    data: str | None,
+    file: Path | None,
+    parents: bool,
+    sequential: bool,
+    recreate: bool,
+    grace: float | None,
+    acl: tuple[Acl, ...],
+) -> None:
+    """Hold an ephemeral node until Ctrl-C or SIGTERM; it is deleted then, and when this process dies.
+
+    Prints its path and fencing token, then every change of its state. Ends with exit code 11 if it is lost.
+    """
+    value = data_argument(data, file)
+
+    def show(status: HoldStatus) -> None:
+        if invocation.is_json:
+            output.json_line(
+                {
+                    "state": status.state.name,
+                    "reason": status.reason,
+                    "path": status.path,
+                    "fencing_token": status.fencing_token,
+                    "epoch": status.epoch,
+                    "hold_id": status.hold_id,
+                }
+            )
+        else:
+            output.line(
+                f"{status.state.name} {status.path}  fencing token {status.fencing_token}"
+                f"  hold id {status.hold_id}" + (f"  ({status.reason})" if status.reason else "")
+            )
+
+    async def flow(client: Client) -> int:
+        told: list[tuple[object, ...]] = []
+
+        def on_update(status: HoldStatus) -> None:
+            # Updates also come with each proof of the lease; only what a reader would see is printed.
+            seen = (status.state, status.path, status.fencing_token)
+            if told[-1:] != [seen]:
+                told[:] = [seen]
+                show(status)
+
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        async with (
+            client.hold_ephemeral(
+                path,
+                value,
+                sequential=sequential,
+                acl=acl,
+                make_parents=parents,
+                recreate=recreate,
+                reconnect_grace_s=grace,
+                on_update=on_update,
+            ) as held,
+            asyncio.TaskGroup() as group,
+        ):
+            waits = [group.create_task(_lost(held.lost)), group.create_task(_set(stop))]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if held.lost.is_set():
+            print(f"zkside: the hold was lost: {held.lost.reason}", file=sys.stderr)
+            return exits.LOST
+        return exits.OK
+
+    invocation.run(flow)
+
+
+async def _lost(lost: object) -> None:
+    from zkside.client import Loss
+
+    assert isinstance(lost, Loss)
+    await lost
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()

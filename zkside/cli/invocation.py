@@ -1,0 +1,69 @@
+"""One run of a command: its global options, its client, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from zkside.cli import exits
+from zkside.cli.output import Format, show_error
+from zkside.errors import ZksideError
+
+if TYPE_CHECKING:
+    from zkside.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The global options."""
+
+    address: str | None
+    output: Format
+    timeout_s: float
+    consistency: str
+
+    @property
+    def is_json(self) -> bool:
+        return self.output is Format.JSON
+
+    def run(self, flow: Callable[[Client], Awaitable[int | None]]) -> None:
+        """Run a flow with a client, and end the process with what it returns (None: 0) or raises."""
+        from zkside.client import Client, Consistency
+
+        async def with_client() -> int | None:
+            consistency = Consistency[self.consistency.upper()]
+            async with Client(self.address, timeout_s=self.timeout_s, consistency=consistency) as client:
+                return await flow(client)
+
+        self.end(lambda: asyncio.run(with_client()))
+
+    def end(self, body: Callable[[], int | None]) -> NoReturn:
+        """Run the body and exit: errors become a message and their code, never a traceback."""
+        code: int | None
+        try:
+            code = body()
+            sys.stdout.flush()
+        except ZksideError as error:
+            show_error(error, self.output)
+            code = exits.code_of(error)
+        except KeyboardInterrupt:
+            code = exits.INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output has gone, such as `head`. Nothing more can be told to it, also not by
+            # the interpreter, which flushes once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = exits.OK
+        sys.exit(code or exits.OK)
+
+
+def pass_invocation(function: F) -> F:
+    """Give the command its Invocation as first argument."""
+    return click.pass_obj(function)  # type: ignore[return-value]

@@ -1,0 +1,33 @@
+"""serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from zkside.cli.daemon_options import daemon_options, read_configuration
+from zkside.cli.invocation import Invocation, pass_invocation
+
+
+@click.command()
+@daemon_options
+@pass_invocation
+def serve(invocation: Invocation, config_file: Path | None, **options: Any) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C.
+
+    Every flag is a key of the configuration (docs/configuration.md), which can also be written in a TOML
+    file or in the environment; flags win. `--address` is for clients: a daemon listens at `--listen`.
+    """
+    root = click.get_current_context().find_root()
+    if root.get_parameter_source("address") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--address is where clients look for a daemon; it listens at --listen")
+
+    def body() -> int:
+        from zkside.daemon import run
+
+        return run(read_configuration(config_file, options).config)
+
+    invocation.end(body)
