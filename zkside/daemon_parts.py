@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 import zkside
 from zkside.config import Config, LeaseProof, SaslMechanism
+from zkside.config_kinds import Address
 from zkside.core.lease import Proof
 from zkside.errors import StartError
 from zkside.hub.hub import HubSettings
 from zkside.recipes.hold import HoldSettings
+from zkside.rpc.listeners import Listener, TcpListener, UnixListener
+from zkside.rpc.server import RpcSettings
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.hosts import Hosts
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
@@ -94,9 +98,25 @@ def quota_settings(config: Config) -> QuotaSettings:
         max_streams=config.quotas.max_streams,
         max_streams_per_client=config.quotas.max_streams_per_client,
         max_calls=config.quotas.max_calls,
-        max_holds=config.quotas.max_holds,
         max_pipeline=config.quotas.max_pipeline,
     )
+
+
+def rpc_settings(config: Config, backend: Backend) -> RpcSettings:
+    health = config.health.listen
+    return RpcSettings(
+        listeners=tuple(_listener(config, address) for address in config.addresses),
+        health_listener=TcpListener(health.host, health.port) if health is not None else None,
+        quotas=quota_settings(config),
+        default_acl=config.zookeeper.default_acl,
+        backend=backend.value,
+    )
+
+
+def _listener(config: Config, address: Address) -> Listener:
+    if not address.path:
+        return TcpListener(address.host, address.port)
+    return UnixListener(Path(address.path), config.socket_mode, config.socket_group or None)
 
 
 @cache

@@ -1,0 +1,182 @@
+"""What Prometheus sees, judged by promtool and by a real Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.ops.process import DaemonProcess
+from zkside.cli.zookeeper import free_port
+from zkside.client import Client, Consistency, Scope, SessionState
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tool(name: str) -> str:
+    """Debian's `prometheus` package, installed or unpacked by `make test`."""
+    found = shutil.which(name) or shutil.which(name, path=str(ROOT / ".zkside/prometheus/usr/bin"))
+    assert found, f"{name} is not here: `tools/provide prometheus` gets it"
+    return found
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, hosts: str) -> Iterator[DaemonProcess]:
+    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=hosts) as process:
+        yield process
+
+
+async def use(client: Client) -> None:
+    """Something of everything that is counted."""
+    async for session in client.watch_session(wait_for_ready=True):
+        if session.state is SessionState.CONNECTED:
+            break
+    await client.create("/counted", b"1")
+    await client.get("/counted", consistency=Consistency.CACHED)
+    async with client.watch("/", scope=Scope.SUBTREE) as watch, client.hold_ephemeral("/held"):
+        await anext(watch)
+        await client.set("/counted", b"2")
+        await anext(watch)
+
+
+def families(text: str) -> dict[str, list[tuple[str, dict[str, str], float]]]:
+    return {
+        family.name: [(sample.name, sample.labels, sample.value) for sample in family.samples]
+        for family in text_string_to_metric_families(text)
+    }
+
+
+async def test_promtool_finds_nothing_to_complain_of(daemon: DaemonProcess) -> None:
+    async with Client(daemon.address) as client:
+        await use(client)
+    text = daemon.get("/metrics")[1]
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+async def test_no_label_has_a_path_a_client_or_a_session_as_its_value(daemon: DaemonProcess) -> None:
+    async with Client(daemon.address) as client:
+        await use(client)
+        mine = (await client.session()).session.session_id
+    for samples in families(daemon.get("/metrics")[1]).values():
+        for name, labels, _ in samples:
+            assert not {"path", "peer", "client", "session", "target"} & labels.keys(), name
+            assert not any("/counted" in value or mine in value for value in labels.values()), name
+
+
+async def test_the_counters_count(daemon: DaemonProcess) -> None:
+    async with Client(daemon.address) as client:
+        await use(client)
+    found = families(daemon.get("/metrics")[1])
+    assert ("zkside_session_state", {"state": "connected"}, 1.0) in found["zkside_session_state"]
+    assert found["zkside_session_epoch"][0][2] == 1
+    for name in ("watch_events", "changes", "snapshots", "zookeeper_requests", "holds_granted"):
+        assert found[f"zkside_{name}"][0][2] > 0, name
+    assert found["zkside_cache_nodes"][0][2] >= 2
+    operations = {labels["operation"] for _, labels, _ in found["zkside_zookeeper_request_duration_seconds"]}
+    assert {"Create", "SetData"} <= operations
+    assert any(
+        labels.get("grpc_method") == "Create" and value == 1 for _, labels, value in found["grpc_server_handled"]
+    )
+
+
+async def test_scraping_costs_the_same_with_many_subscribers(daemon: DaemonProcess) -> None:
+    """O4: not a line more, and the event loop goes on."""
+    async with Client(daemon.address) as client:
+        await use(client)
+        daemon.get("/metrics")
+        before = len(daemon.get("/metrics")[1].splitlines())
+        watches = [client.watch(f"/subscribed-{number}") for number in range(300)]
+        for watch in watches:
+            await anext(watch)
+        text = daemon.get("/metrics")[1]
+        assert families(text)["zkside_subscribers"][0][2] == 300
+        # New buckets and codes of methods apart, which are bounded by the number of methods.
+        assert len(text.splitlines()) - before < 30
+
+
+async def test_every_metric_stands_in_the_documentation(daemon: DaemonProcess) -> None:
+    async with Client(daemon.address) as client:
+        await use(client)
+    page = (ROOT / "docs/operations.md").read_text()
+    documented = set(re.findall(r"[a-z_]+", page))
+    for line in daemon.get("/metrics")[1].splitlines():
+        if line.startswith("# TYPE ") and not line.startswith(("# TYPE process_", "# TYPE python_gc")):
+            name = line.split()[2]
+            is_created_stamp = name.endswith("_created")
+            suffix = name.removeprefix("zkside_zookeeper")
+            assert is_created_stamp or name in documented or suffix in documented, f"{name} is not documented"
+
+
+def test_the_pages_refuse_other_names_and_methods(daemon: DaemonProcess) -> None:
+    """O2: a web page elsewhere whose name points at this host learns nothing."""
+    assert daemon.get("/metrics", host="evil.example")[0] == 421
+    assert daemon.get("/nothing")[0] == 404
+    request = urllib.request.Request(f"http://127.0.0.1:{daemon.http_port}/metrics", data=b"x", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(request, timeout=10)
+
+
+def test_the_status_page_is_json_that_tells_the_session(daemon: DaemonProcess) -> None:
+    document = json.loads(daemon.get("/statusz")[1])
+    assert document["backend"] == "kazoo"
+    assert {"state", "epoch", "session_id"} <= document["session"]["status"].keys()
+    assert document["hub"]["cached_nodes"] >= 0
+
+
+@pytest.mark.slow
+async def test_a_real_prometheus_scrapes_it(daemon: DaemonProcess, tmp_path: Path) -> None:
+    async with Client(daemon.address) as client:
+        await use(client)
+    port = free_port()
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
+        "scrape_configs:\n"
+        f"  - {{job_name: zkside, static_configs: [{{targets: ['127.0.0.1:{daemon.http_port}']}}]}}\n"
+    )
+    prometheus = subprocess.Popen(
+        [
+            tool("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={tmp_path}/tsdb",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        query = 'zkside_session_state{state="connected"} == 1 and on() up == 1'
+        assert await asyncio.to_thread(answer_of, port, query)
+        assert await asyncio.to_thread(answer_of, port, "zkside_build_info")
+        assert await asyncio.to_thread(answer_of, port, "histogram_quantile(0.5, zkside_event_loop_lag_seconds_bucket)")
+    finally:
+        prometheus.terminate()
+        prometheus.wait(20)
+
+
+def answer_of(port: int, query: str) -> list[object]:
+    """The answer as soon as there is one; Prometheus has no way to be told when it has scraped."""
+    address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.request.quote(query)}"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                found: list[object] = json.load(answer)["data"]["result"]
+        except OSError:
+            found = []
+        if found:
+            return found
+        time.sleep(0.1)
+    return []

@@ -1,0 +1,168 @@
+"""The daemon as a whole: what is made of what, started and stopped in which order.
+
+    journal → session → hub → holds → gRPC servers → HTTP pages
+
+Everything is made from left to right. The listeners are opened before the session is, so that a daemon that may
+not start has touched nothing in ZooKeeper; nothing waits for ZooKeeper. Stopping goes from right to left. All
+but the threads of the pages is on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from zkside.config import AtShutdown, Config, LogFormat
+from zkside.config_kinds import Address
+from zkside.daemon_parts import (
+    Backend,
+    connector,
+    hold_settings,
+    hub_settings,
+    rpc_settings,
+    session_settings,
+    versions,
+)
+from zkside.hub.hub import Hub
+from zkside.ops.http import HttpServer
+from zkside.ops.lag import LagProbe
+from zkside.ops.log_lines import start_logging
+from zkside.ops.pages import asker, pages
+from zkside.ops.view import View
+from zkside.recipes.hold import Holds
+from zkside.rpc.server import RpcServer
+from zkside.zk.journal import Journal
+from zkside.zk.session import Session
+
+log = logging.getLogger(__name__)
+
+RELEASE_SHARE = 0.6
+"""Of the grace: for telling the streams and releasing the holds. The rest is for closing the session."""
+
+
+class Daemon:
+    """One daemon, from `start` to `stop`, each called once."""
+
+    def __init__(self, config: Config, *, backend: Backend = Backend.KAZOO) -> None:
+        """Raises: StartError when the configuration names what cannot be used, such as a state_dir in use."""
+        self.config = config
+        self.backend = backend
+        self.http: HttpServer | None = None
+        self.lag = LagProbe()
+        self._started_s = time.monotonic()
+        connect = connector(config, backend)
+        hosts = config.zookeeper.hosts
+        journal = Journal(hosts) if config.state_dir is None else Journal.open(config.state_dir, hosts)
+        self.session = Session(connect, session_settings(config), journal)
+        self.hub = Hub(self.session, hub_settings(config))
+        self.holds = Holds(self.session, self.hub, hold_settings(config))
+        self.rpc = RpcServer(self.session, self.hub, self.holds, rpc_settings(config, backend))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where clients are served, as they write it; known after `start`."""
+        return self.rpc.addresses
+
+    async def start(self) -> None:
+        """Serve. Returns when every listener is open, whatever ZooKeeper does.
+
+        Raises: StartError (an address in use, no permission); everything is stopped again then.
+        """
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.session.close, keep_session=True, within_s=0.0)
+            self.hub.start()
+            undo.push_async_callback(self.hub.close)
+            self.holds.start()
+            await self.rpc.start()
+            undo.push_async_callback(self.rpc.stop, 0.0, keep_holds=True)
+            if self.config.http.listen is not None:
+                self.http = self._http(self.config.http.listen)
+                self.http.start()
+            self.session.start()
+            self.lag.start()
+            undo.pop_all()
+
+    async def stop(self) -> None:
+        """Stop in order: streams are told and holds released (or kept), caches written, the session closed.
+
+        Takes the configured grace at most; what has not ended by then is cut.
+        """
+        grace_s = self.config.shutdown.grace_s
+        until_s = time.monotonic() + grace_s
+        keep = self.config.shutdown.session is AtShutdown.KEEP_SESSION
+        await self.rpc.stop(grace_s * RELEASE_SHARE, keep_holds=keep)
+        await self.hub.close()
+        await self.session.close(keep_session=keep, within_s=max(0.0, until_s - time.monotonic()))
+        self.lag.stop()
+        if self.http is not None:
+            await asyncio.to_thread(self.http.stop)
+
+    def view(self) -> View:
+        """The whole daemon at this moment. Only on the event loop."""
+        return View(
+            versions=versions(),
+            backend=self.backend.value,
+            uptime_s=time.monotonic() - self._started_s,
+            draining=self.rpc.is_draining,
+            session=self.session.statistics(),
+            hub=self.hub.statistics(),
+            holds=self.holds.statistics(),
+            lag=self.lag.statistics(),
+            rpc=tuple(self.rpc.collect()),
+        )
+
+    def _http(self, address: Address) -> HttpServer:
+        ask = asker(asyncio.get_running_loop(), self.view)
+        return HttpServer(address.host, address.port, pages(ask, loopback=address.is_local))
+
+
+def run(
+    config: Config,
+    *,
+    backend: Backend = Backend.KAZOO,
+    announce: Callable[[Daemon], None] = lambda daemon: None,
+) -> int:
+    """Run a daemon until SIGTERM or SIGINT; returns the exit status. `announce` is called when it serves.
+
+    Raises: StartError.
+    """
+    start_logging(config.log.level.value, as_json=config.log.format is LogFormat.JSON)
+    return asyncio.run(_run(config, backend, announce))
+
+
+async def _run(config: Config, backend: Backend, announce: Callable[[Daemon], None]) -> int:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def ask(name: str) -> None:
+        if asked.is_set():
+            log.warning("%s again: cut", name)
+            logging.shutdown()
+            os._exit(1)
+        log.info("%s: stopping", name)
+        asked.set()
+
+    daemon = Daemon(config, backend=backend)
+    await daemon.start()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, ask, signum.name)
+    _settle_memory()
+    http_port = daemon.http.port if daemon.http is not None else 0
+    log.info("serving at %s", ", ".join(daemon.addresses), extra={"http_port": http_port})
+    announce(daemon)
+    await asked.wait()
+    await daemon.stop()
+    log.info("stopped")
+    return 0
+
+
+def _settle_memory() -> None:
+    """What was made while starting stays until the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
