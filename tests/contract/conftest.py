@@ -20,10 +20,10 @@ class Join(Protocol):
     ) -> Awaitable[Peer]: ...
 
 
-@pytest.fixture(params=["memory", "real"])
+@pytest.fixture(params=["memory", "memory without event zxids", "real"])
 def world(request: pytest.FixtureRequest) -> World:
-    if request.param == "memory":
-        return MemoryWorld()
+    if request.param != "real":
+        return MemoryWorld(event_zxids=request.param == "memory")
     zookeeper, chroot, proxy = map(request.getfixturevalue, ("zookeeper", "chroot", "proxy"))
     return RealWorld(zookeeper.hosts, chroot, proxy)
 

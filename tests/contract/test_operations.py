@@ -33,6 +33,7 @@ from zkside.model.operation import (
     Sync,
     Transaction,
 )
+from zkside.model.path import validate
 from zkside.model.stat import Stat
 
 NOBODY = (Acl(0, "world", "anyone"),)
@@ -159,6 +160,11 @@ async def test_a_ttl_must_make_sense(peer: Peer) -> None:
         (Create("/absent/child"), errors.NoNode),
         (Create("/a"), errors.NodeExists),
         (Create("/"), errors.NodeExists),
+        (Create("/absent/"), errors.NoNode),
+        (Create("/a/"), errors.InvalidArgument),
+        (Create("/\u007f"), errors.InvalidArgument),
+        (Create("/\ue000"), errors.InvalidArgument),
+        (Create("/\N{TROPICAL FISH}"), errors.InvalidArgument),
         (Create("/new", acl=()), errors.InvalidAcl),
         (Create("/new", acl=(Acl(31, "world", "somebody"),)), errors.InvalidAcl),
         (Create("/new", acl=(Acl(31, "digest", "no colon"),)), errors.InvalidAcl),
@@ -321,12 +327,20 @@ async def test_a_chroot_hides_what_is_above(world: World, peer: Peer, join: Join
 
 
 async def test_paths_and_data_are_taken_as_they_are(peer: Peer) -> None:
-    path = "/ünï cödé·日本語%2F"
+    path = "/ünï cödé·日本語%2F\uf900"
     assert (await peer.do(Create(path, b"\x00\xff"))).path == path
     assert (await peer.do(GetChildren("/")))[0] == [path[1:]]
     assert record.data(await peer.do(GetData(path))) == b"\x00\xff"
     await peer.do(SetData(path, b""))
     assert record.data(await peer.do(GetData(path))) == b""
+
+
+@pytest.mark.parametrize("name", ["\x00", "\x1f", "\x7f", "\x9f", "\ue000", "\uf8ff", "\ufff0", "\uffff", "\U0001f420"])
+async def test_the_model_refuses_the_paths_that_zookeeper_refuses(peer: Peer, name: str) -> None:
+    with pytest.raises(errors.InvalidPath):
+        validate(f"/{name}")
+    with pytest.raises(errors.InvalidArgument):
+        await peer.do(Create(f"/{name}"))
 
 
 async def test_the_largest_request_passes_and_a_larger_one_is_not_sent(world: World, peer: Peer) -> None:

@@ -126,9 +126,9 @@ class World(Protocol):
 class MemoryWorld:
     """zkside.zk.memory, on the system's clock, as real time as the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, event_zxids: bool = True) -> None:
         self.chroot = "/test-1"
-        self.zookeeper = MemoryZooKeeper(tick_s=0.2, container_check_s=1.0)
+        self.zookeeper = MemoryZooKeeper(tick_s=0.2, container_check_s=1.0, event_zxids=event_zxids)
         self.zookeeper.apply(Create(self.chroot))
         self.network = MemoryNetwork(self.zookeeper.clock)
 

@@ -9,7 +9,8 @@ from zkside.errors import InvalidPath
 MAX_PATH_BYTES = 64 * 1024
 
 # What ZooKeeper's PathUtils.validatePath refuses: control characters, surrogates and private use, noncharacters.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff]")
+# All beyond U+FFFF, such as emoji, are surrogates to Java.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\U0010ffff]")
 
 
 def validate(path: str, *, sequential: bool = False, field: str = "path") -> str:

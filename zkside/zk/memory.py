@@ -136,14 +136,22 @@ class MemoryConnection:
         """From the call of `close` on; done when that may return."""
         self._is_closed = False
         """The server has said that the session is closed; it will cut the connection."""
-        self._counts = ConnectionStatistics(0, 0, 0, 0, 0, 0, 0)
+        self._requests_sent = self._sent_bytes = self._received_bytes = self._events = self._connects = 0
 
     @property
     def last_zxid(self) -> int:
         return self._last_zxid
 
     def statistics(self) -> ConnectionStatistics:
-        return dataclasses.replace(self._counts, in_flight=len(self._sent), queued=len(self._queue))
+        return ConnectionStatistics(
+            in_flight=len(self._sent),
+            queued=len(self._queue),
+            sent=self._requests_sent,
+            received_bytes=self._received_bytes,
+            sent_bytes=self._sent_bytes,
+            events=self._events,
+            connects=self._connects,
+        )
 
     # --- asking
 
@@ -181,27 +189,24 @@ class MemoryConnection:
     def _send(self, request: _Request) -> None:
         assert self._attachment is not None
         request.sent_ns = self._spoke_ns = self._clock.boottime_ns()
-        self._count(sent=int(request.operation is not None), sent_bytes=request.size_bytes)
+        self._requests_sent += request.operation is not None
+        self._sent_bytes += request.size_bytes
         self._sent.append(request)
         self._attachment.link.up.send(request.rooted)
-
-    def _count(self, **more: int) -> None:
-        grown = {name: getattr(self._counts, name) + count for name, count in more.items()}
-        self._counts = dataclasses.replace(self._counts, **grown)
 
     # --- hearing
 
     def _hear(self, item: Answer | Event) -> None:
         self._heard_ns = self._clock.boottime_ns()
         if isinstance(item, Event):
-            self._count(events=1)
+            self._events += 1
             since = item.zxid or self._last_zxid + 1
             path = _unrooted(item.path, self._chroot)
             self._listener.event(WatchedEvent(item.type, KeeperState.SYNC_CONNECTED, path, item.zxid, since))
             return
         request = self._sent.popleft()
         self._last_zxid = max(self._last_zxid, item.zxid)
-        self._count(received_bytes=_HEADER_BYTES * 2 + (len(item.value) if type(item.value) is bytes else 0))
+        self._received_bytes += 2 * _HEADER_BYTES + (len(item.value) if type(item.value) is bytes else 0)
         self._answered(request, item)
         if self._queue and not self._is_flush_due:
             self._flush()
@@ -263,7 +268,7 @@ class MemoryConnection:
         resumed = self._hello.ticket is not None
         ticket = Ticket(session.id, session.password, self._last_zxid)
         self._hello = dataclasses.replace(self._hello, ticket=ticket)
-        self._count(connects=1)
+        self._connects += 1
         self._heard_ns = self._spoke_ns = self._clock.boottime_ns()
         self._look()
         if self._over is not None:

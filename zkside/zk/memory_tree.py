@@ -77,6 +77,13 @@ def allows(acl: Iterable[Acl], permission: int, identities: Identities) -> bool:
     return False
 
 
+def _validate(path: str) -> None:
+    try:
+        paths.validate(path)
+    except errors.InvalidPath as error:
+        raise errors.InvalidArgument(str(error), field="path") from error
+
+
 def _in_network(address: str, network: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
 
@@ -260,6 +267,7 @@ class Tree:
         above = paths.parent(create.path)
         parent = self._node(above, CREATE, transition.identities)
         path = f"{create.path}{parent.creates:010}" if create.mode.is_sequential else create.path
+        _validate(path)
         if path in self.nodes:
             raise errors.NodeExists(f"{path}: exists already", path=path)
         if parent.mode.is_ephemeral:
