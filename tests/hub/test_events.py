@@ -146,14 +146,12 @@ class TestASmallQueue:
         """W3, W8"""
         await other.do(Create("/a"))
         sleeper = await hub.subscribe_events((EventTarget("/a", WatchKind.PERSISTENT),))
-        reader = await hub.subscribe_events(
-            (EventTarget("/a", WatchKind.PERSISTENT), EventTarget("/z", WatchKind.EXISTS))
-        )
-        heard = asyncio.create_task(told(reader, (CREATED, "/z")))
+        reader = await hub.subscribe_events((EventTarget("/a", WatchKind.PERSISTENT),))
+        await reader.next()
         for number in range(30):
             await other.do(SetData("/a", str(number).encode()))
-        await other.do(Create("/z"))
-        assert len(await heard) == 31
+            async with asyncio.timeout(15):
+                assert isinstance(await reader.next(), Events)
         assert sleeper.pending() <= 11
         gap = await sleeper.next()
         assert isinstance(gap, Gap)

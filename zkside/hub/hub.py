@@ -307,7 +307,7 @@ class Hub:
     def _on_event(self, event: WatchedEvent) -> None:
         self._events_in += 1
         self._events.dispatch(event, is_recursive_at=self._watches.is_recursive_at)
-        announced = Announced(event.since, event.zxid)
+        announced = Announced(event.since, event.since, event.zxid)
         self._announce(event.path, announced)
         if event.type in (EventType.NODE_CREATED, EventType.NODE_DELETED) and event.path != "/":
             self._announce(paths.parent(event.path), announced)  # its Stat changed with it

@@ -41,11 +41,14 @@ class Announced(NamedTuple):
 
     since: int
     """The earliest transaction that may have changed it since it was published."""
-    last: int
+    newest: int
+    """A lower bound of the last transaction that changed it. An event before a reply at R has newest <= R, one
+    behind it newest > R: so a read at R has seen all that was announced if newest <= R."""
+    zxid: int = 0
     """The transaction of the last event; 0 where the server does not tell."""
 
     def merge(self, later: Announced) -> Announced:
-        return Announced(min(self.since, later.since), max(self.last, later.last))
+        return Announced(min(self.since, later.since), max(self.newest, later.newest), max(self.zxid, later.zxid))
 
 
 class Settled(NamedTuple):
@@ -105,7 +108,7 @@ class Reader:
     def compared(self, path: str, record: Record | None, since: int) -> None:
         """A state found by comparing after an outage; published with the next cut unless an event is newer."""
         if path not in self.unsettled and path not in self._reading:
-            self.unsettled[path] = Announced(since, 0)
+            self.unsettled[path] = Announced(since, since)
             self._compared[path] = record
 
     def forget(self, path: str) -> None:
@@ -220,13 +223,13 @@ class Reader:
         del self.unsettled[path]
         self._compared.pop(path, None)
         later = again.pop(path, None)
-        if later is not None and max(later.since, later.last) > read_at:
-            self.unsettled[path] = Announced(max(later.since, read_at + 1), later.last)
+        if later is not None and later.newest > read_at:
+            self.unsettled[path] = Announced(read_at + 1, later.newest, later.zxid)
 
     def _deleted_at(self, path: str, announced: Announced, read_at: int, states: dict[str, Record | None]) -> int:
         """The transaction that deleted a node, or the best upper bound: ZooKeeper keeps it nowhere."""
-        if announced.last:
-            return min(announced.last, read_at)
+        if announced.zxid:
+            return min(announced.zxid, read_at)
         parent = states.get(paths.parent(path))
         if parent is not None:
             pzxid = records.zxids(parent)[2]

@@ -93,7 +93,6 @@ class Subscription:
         self._statuses: deque[SessionStatus] = deque(maxlen=STATUSES_KEPT)
         self._outbox: deque[Delivery] = deque()
         self._waiter: asyncio.Future[bool] | None = None
-        self._bookmarked = -1
         for index, feed in enumerate(feeds):
             cursor = feed.resume_at(resume_zxid) if resume_zxid is not None else None
             if cursor is None:
@@ -137,7 +136,7 @@ class Subscription:
                 return SessionChanged(self._settled(), self._statuses.popleft())
             elif (changes := self._take_changes()) is not None:
                 return changes
-            elif not self._snapshots and not await self._woken():
+            elif not self._snapshots and not await self._woken() and self._is_up_to_date():
                 return self._bookmark()
 
     def close(self) -> None:
@@ -153,9 +152,7 @@ class Subscription:
         self._cursors[index] = image.sequence
         for chunk in range(len(image.chunks)):
             self._outbox.append(SnapshotChunk(image.zxid, index, reason, image, chunk))
-        if not self._snapshots and all(
-            feed.sequence == cursor for feed, cursor in zip(self._feeds, self._cursors, strict=True)
-        ):
+        if not self._snapshots and self._is_up_to_date():
             self._outbox.append(self._bookmark())
 
     def _take_changes(self) -> Changes | None:
@@ -173,9 +170,11 @@ class Subscription:
                 cuts.append((index, cut))
         return Changes(max(cut.zxid for _, cut in cuts), cuts) if cuts else None
 
+    def _is_up_to_date(self) -> bool:
+        return all(feed.sequence == cursor for feed, cursor in zip(self._feeds, self._cursors, strict=True))
+
     def _bookmark(self) -> Bookmark:
-        self._bookmarked = self._settled()
-        return Bookmark(self._bookmarked)
+        return Bookmark(self._settled())
 
     async def _woken(self) -> bool:
         """Wait for something to deliver; False when a bookmark is due first."""
