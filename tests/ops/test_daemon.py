@@ -30,6 +30,26 @@ async def wait_connected(client: Client) -> str:
     raise AssertionError("the stream ended")
 
 
+async def test_many_clients_are_one_session_to_zookeeper(tmp_path: Path, own_zookeeper: ZooKeeperServer) -> None:
+    """S1: the server's own list of connections has one with a session."""
+    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=own_zookeeper.hosts) as daemon:
+        clients = [Client(daemon.address) for _ in range(40)]
+        try:
+            sessions = {await wait_connected(client) for client in clients}
+            await asyncio.gather(*(client.create(f"/of-{number}") for number, client in enumerate(clients)))
+            watches = [client.watch("/", scope=Scope.SUBTREE) for client in clients]
+            for watch in watches:
+                await anext(watch)
+            connections = own_zookeeper.four_letter("cons")
+            assert connections.count("sid=0x") == 1
+            assert {f"sid={session}" in connections for session in sessions} == {True}
+            # One persistent watch; it stands in both of the server's tables, data and children.
+            assert own_zookeeper.mntr()["watch_count"] == "2"
+        finally:
+            for client in clients:
+                await client.close()
+
+
 async def test_sigterm_tells_streams_releases_holds_closes_the_session_and_ends_with_0(
     tmp_path: Path, zookeeper: ZooKeeperServer, hosts: str, stock_client: KazooClient
 ) -> None:

@@ -23,7 +23,6 @@ class QuotaSettings:
     max_streams_per_client: int = 5_000
     max_calls: int = 10_000
     """Unary calls under way at once."""
-    max_holds: int = 10_000
     max_pipeline: int = 1_000
     """Writes of one Pipeline stream under way at once; more wait in the client."""
 
