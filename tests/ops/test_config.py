@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zkside
-from zkside.config import KEYS, Address, Config, LeaseProof, LogLevel, Secret, flatten
-from zkside.config_kinds import AclEntry, Duration, Listen, Mode, Number
+from zkside.config import KEYS, Config, LeaseProof, LogLevel, flatten
+from zkside.config_kinds import AclEntry, Address, Duration, Listen, Mode, Number, Secret
 from zkside.config_source import documented, printed, read
 from zkside.errors import StartError
 from zkside.model.operation import Acl

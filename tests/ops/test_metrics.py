@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,7 +170,7 @@ async def test_a_real_prometheus_scrapes_it(daemon: DaemonProcess, tmp_path: Pat
 
 def answer_of(port: int, query: str) -> list[object]:
     """The answer as soon as there is one; Prometheus has no way to be told when it has scraped."""
-    address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.request.quote(query)}"
+    address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(query)}"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
