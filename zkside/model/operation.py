@@ -11,11 +11,12 @@ from zkside.model.record import Record
 from zkside.model.stat import Stat
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 ANY_VERSION = -1
 
 
-class Operation(Generic[T]):
+class Operation(Generic[T_co]):
     """Something to ask of ZooKeeper whose answer carries a T."""
 
     __slots__ = ()
