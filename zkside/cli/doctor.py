@@ -144,7 +144,7 @@ def _daemon(version: str, backend: str, uptime_s: float, draining: bool) -> Find
 
 def _session(session: Session) -> Finding:
     name = session.state.name
-    reason = f" ({session.reason})" if session.reason else ""
+    reason = f" ({session.reason})" if session.reason and name != "CONNECTED" else ""
     told = f"{name} {session.session_id} epoch {session.epoch}, server {session.server or 'none'}{reason}"
     if name == "CONNECTED":
         return Finding("session", Level.OK, f"{told}, timeout {session.timeout_s:g} s")

@@ -47,7 +47,7 @@ def status(invocation: Invocation) -> None:
                 }
             )
             return
-        reason = f" ({session.reason})" if session.reason else ""
+        reason = f" ({session.reason})" if session.reason and session.state.name != "CONNECTED" else ""
         draining = ", draining" if answer.draining else ""
         rows = {
             "daemon": f"zkside {answer.version} at {client.address}, up {answer.uptime_s:.0f} s{draining}",

@@ -103,6 +103,7 @@ class HeldEphemeral:
         self._wait_for_ready = wait_for_ready
         self._on_update = on_update
         self._resume_token = ""
+        self._releasing = False
         self._status: HoldStatus | None = None
         self._granted: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -166,6 +167,7 @@ class HeldEphemeral:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._releasing = True
         try:
             if self._status is not None and not self.lost.is_set():
                 await self._link.call(
@@ -186,12 +188,12 @@ class HeldEphemeral:
 
     async def _run(self, granted: asyncio.Future[None]) -> None:
         delays = Delays()
-        while not self.lost.is_set():
+        while not (self.lost.is_set() or self._releasing):
             failure = await self._follow(granted, delays)
             if failure is not None and not granted.done():
                 granted.set_exception(failure)
                 return
-            if failure is not None:
+            if failure is not None and not self._releasing:
                 self._weigh(failure)
             if not self.lost.is_set():
                 await asyncio.sleep(delays.next_s())
@@ -210,7 +212,7 @@ class HeldEphemeral:
         self._resume_token = ""
         if self.state not in _ENDED:
             self._status = replace(self.status, state=HoldState.LOST, reason=reason)
-        if not self._recreate:
+        if not (self._recreate or self._releasing):
             self.lost.set(reason)
 
     async def _follow(self, granted: asyncio.Future[None], delays: Delays) -> ZksideError | None:

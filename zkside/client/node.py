@@ -58,8 +58,9 @@ class NodeCalls:
 
     @property
     def _nodes(self) -> NodeServiceAsyncStub:
+        channel = self._link.channel
         if self._made is None:
-            self._made = NodeServiceStub(self._link.channel)
+            self._made = NodeServiceStub(channel)
         return self._made
 
     def _options(
