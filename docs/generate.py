@@ -21,6 +21,7 @@ GENERATORS: Mapping[str, str] = {
     "session-diagram": "zkside.core.session:diagram",
     "session-table": "zkside.core.session:table",
     "configuration-keys": "zkside.config_source:documented",
+    "errors-table": "zkside.rpc.status:table",
     "proofs": "docs.proofs:table",
 }
 """What is generated, and by which function without arguments that returns Markdown."""

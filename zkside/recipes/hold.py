@@ -37,6 +37,7 @@ MAX_UNREAD = 1024
 LEASE_STEP = 4
 """A HELD update is sent again when the lease moved forward by this fraction of the session's timeout."""
 
+_OWNED = (HoldState.HELD, HoldState.JEOPARDY)
 _OWNING = (SessionState.CONNECTED, SessionState.CONNECTED_READ_ONLY, SessionState.SUSPENDED)
 
 
@@ -142,7 +143,7 @@ class Hold:
             self.path,
             self.epoch,
             self.czxid,
-            self._holds.session.lease_boottime_ns,
+            self._holds.session.lease_boottime_ns if self.state in _OWNED else 0,
             self.resume_token,
             self.state,
             self.reason,

@@ -154,30 +154,10 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def errors_markdown() -> str:
-    """docs/errors.md: the table for users, made from TABLE."""
-    lines = [
-        "# Errors",
-        "",
-        "<!-- Made from zkside/rpc/status.py by docs/generate.py; do not edit. -->",
-        "",
-        "Every error is a `google.rpc.Status` (in `grpc-status-details-bin`) with",
-        '`ErrorInfo{reason, domain: "zkside", metadata}`. Decide by `reason`: several share a gRPC code.',
-        "`SESSION_SUSPENDED` carries `RetryInfo`; errors of a field carry `BadRequest` with the field's name.",
-        "Inside an answer that as a whole succeeded (`GetMany`, `Transact`, `Pipeline`) the same reasons stand in",
-        "`Failure.reason`.",
-        "",
-        "| reason | gRPC status | when |",
-        "|---|---|---|",
-    ]
+def table() -> str:
+    """The table for users, for docs/errors.md."""
+    lines = ["| reason | gRPC status | when |", "|---|---|---|"]
     for error_type, (code, when) in TABLE.items():
         if when:
             lines.append(f"| `{error_type.reason}` | `{code.name}` | {when} |")
-    lines += [
-        "",
-        "gRPC itself answers `UNIMPLEMENTED` for a method that does not exist, `RESOURCE_EXHAUSTED` for a message",
-        "over 4 MiB, and `DEADLINE_EXCEEDED` or `CANCELLED` to a caller that stopped waiting; these carry no",
-        "`ErrorInfo`. Whether a write was applied whose caller stopped waiting is not known: read to find out.",
-        "",
-    ]
     return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""The error table: complete, honest, and small enough to travel."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from zkside import errors
+from zkside.errors import InvalidArgument, NoNode, SessionSuspended, ZksideError
+from zkside.rpc import status
+
+CLASSES = [
+    each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, ZksideError)
+]
+
+
+def unpacked(made: status.Status) -> tuple[status_pb2.Status, error_details_pb2.ErrorInfo]:
+    parsed = status_pb2.Status.FromString(dict(made.trailers)[status.DETAILS_KEY])
+    info = error_details_pb2.ErrorInfo()
+    assert parsed.details[0].Unpack(info)
+    return parsed, info
+
+
+@pytest.mark.parametrize("error_type", CLASSES, ids=lambda each: each.__name__)
+def test_every_error_has_a_row_of_its_own(error_type: type[ZksideError]) -> None:
+    assert error_type in status.TABLE
+
+
+@pytest.mark.parametrize("error_type", CLASSES, ids=lambda each: each.__name__)
+def test_every_error_travels_as_its_reason_and_code(error_type: type[ZksideError]) -> None:
+    made = status.of(error_type("what happened", path="/a"))
+    parsed, info = unpacked(made)
+    assert made.code is status.TABLE[error_type].code
+    assert made.code is not grpc.StatusCode.OK
+    assert parsed.code == made.code.value[0]
+    assert (info.reason, info.domain, dict(info.metadata)) == (error_type.reason, "zkside", {"path": "/a"})
+
+
+def test_reasons_that_users_meet_are_documented_once() -> None:
+    documented = [each.reason for each, row in status.TABLE.items() if row.when]
+    assert len(set(documented)) == len(documented)
+    text = status.table()
+    assert all(f"`{reason}`" in text for reason in documented)
+
+
+def test_a_suspended_session_says_when_to_try_again() -> None:
+    parsed, _ = unpacked(status.of(SessionSuspended()))
+    retry = error_details_pb2.RetryInfo()
+    assert parsed.details[1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == status.RETRY_AFTER_MS
+
+
+def test_a_bad_field_is_named() -> None:
+    parsed, _ = unpacked(status.of(InvalidArgument("too many", field="operations[3].create.path")))
+    bad = error_details_pb2.BadRequest()
+    assert parsed.details[1].Unpack(bad)
+    assert bad.field_violations[0].field == "operations[3].create.path"
+
+
+def test_a_defect_leaks_nothing_but_an_incident_that_the_log_explains(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "zkside.rpc"):
+        made = status.of(KeyError("the secret"), method="zkside.v1.NodeService/Get")
+    _, info = unpacked(made)
+    assert made.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in made.message
+    assert info.metadata["incident"] in caplog.text
+    assert "KeyError: 'the secret'" in caplog.text
+
+
+def test_a_status_stays_within_what_clients_take_as_headers() -> None:
+    """O1: a path may have 64 KiB, and a server may have sent what is no UTF-8."""
+    path = "/" + "x\udcff" * 30_000
+    made = status.of(NoNode(f"{path}: no such node", path=path, **{f"key{n}": path for n in range(50)}))
+    unpacked(made)
+    assert len(made.message.encode()) + sum(len(value) for _, value in made.trailers) < 6_000
