@@ -15,7 +15,7 @@ from zkside.model.watch import ChangeType
 async def eventually(holds: Callable[[], bool], within_s: float = 15.0) -> None:
     """Wait for what nothing announces."""
     async with asyncio.timeout(within_s):
-        while not holds():
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -1,0 +1,140 @@
+"""Random writers, random outages, subscribers of every speed: the watch guarantees hold all along.
+
+Each schedule comes from a seed, which the failing test's name tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+import pytest
+
+from tests.contract.world import Peer, World
+from tests.hub.watcher import Watcher
+from zkside.errors import Refused
+from zkside.hub.hub import Hub, HubSettings
+from zkside.hub.subscription import Changes, Delivery, Subscription
+from zkside.model.operation import Create, Delete, GetChildren, GetData, SetData, Transaction
+from zkside.model.record import data
+from zkside.model.watch import Scope, Target
+
+GROUPS = 3
+MEMBERS = 4
+STEPS = 150
+
+
+class GroupWatcher(Watcher):
+    """Checks at every cut that no transaction is seen by half: all members of a group agree (W6)."""
+
+    def __init__(self, subscription: Subscription, rng: random.Random) -> None:
+        super().__init__(subscription)
+        self._rng = rng
+
+    def _take(self, delivery: Delivery) -> None:
+        super()._take(delivery)
+        if self._loading:
+            return
+        for group in range(GROUPS):
+            states = {self.data().get(path) for path in members(group)}
+            assert len(states) == 1, f"group {group} was seen torn: {states}"
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                delivery = await self.subscription.next()
+                self._take(delivery)
+                self._changed.set()
+                if isinstance(delivery, Changes) and self._rng.random() < 0.3:
+                    await asyncio.sleep(self._rng.random() * 0.05)  # now and then it is slow
+        finally:
+            self._changed.set()
+
+
+def members(group: int) -> list[str]:
+    return [f"/t/g{group}-{member}" for member in range(MEMBERS)]
+
+
+async def write(other: Peer, rng: random.Random) -> None:
+    """Groups are created, set and deleted whole; around them single nodes come, change and go."""
+    for step in range(STEPS):
+        value = str(step).encode()
+        paths = members(rng.randrange(GROUPS))
+        single = f"/t/s{rng.randrange(6)}"
+        for operation in rng.sample(
+            [
+                Transaction(tuple(SetData(path, value) for path in paths)),
+                Transaction(tuple(Create(path, value) for path in paths)),
+                Transaction(tuple(Delete(path) for path in paths)),
+                Transaction((*(Delete(path) for path in paths), *(Create(path, value) for path in paths))),
+                Create(single, value),
+                SetData(single, value),
+                Delete(single),
+                Create(f"{single}/below", value),
+                Delete(f"{single}/below"),
+            ],
+            rng.randrange(1, 9),
+        ):
+            call = other.call(operation)  # type: ignore[arg-type]
+            if rng.random() < 0.2:
+                with contextlib.suppress(Refused):
+                    await call
+            else:
+                call.add_done_callback(lambda done: done.exception())
+        await asyncio.sleep(rng.random() * 0.02)
+
+
+async def break_things(world: World, rng: random.Random) -> None:
+    """Cut connections, some for long enough to lose the session."""
+    while True:
+        await asyncio.sleep(0.3 + rng.random() * 0.7)
+        await world.refuse()
+        await world.cut()
+        await asyncio.sleep(rng.choice([0.0, 0.2, 0.5]))
+        await world.accept()
+
+
+async def truth(other: Peer, path: str = "/t") -> dict[str, bytes]:
+    """What is there, read node by node."""
+    found = {path: data(await other.do(GetData(path)))}
+    names, _ = await other.do(GetChildren(path))
+    for name in names:
+        found.update(await truth(other, f"{path}/{name}"))
+    return found
+
+
+@pytest.fixture
+def hub_settings() -> HubSettings:
+    return HubSettings(window_size=40)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_every_subscriber_sees_whole_transactions_in_order_and_ends_with_the_truth(
+    hub: Hub, other: Peer, world: World, seed: int
+) -> None:
+    """W1, W2, W3, W5, W6, W7, W8"""
+    rng = random.Random(seed)
+    await other.do(Create("/t"))
+    watchers = [
+        GroupWatcher(
+            await hub.subscribe((Target("/t", scope),), bookmark_interval_s=0.05), random.Random(seed * 100 + number)
+        )
+        for number, scope in enumerate([Scope.SUBTREE, Scope.SUBTREE, Scope.CHILDREN])
+    ]
+    for watcher in watchers:
+        watcher.__enter__()
+    breaking = asyncio.create_task(break_things(world, random.Random(seed + 1000)))
+    try:
+        await write(other, rng)
+        breaking.cancel()
+        await world.accept()
+        await other.catch_up()
+        expected = await truth(other)
+        level = {path: value for path, value in expected.items() if path.count("/") <= 2}
+        for watcher, state in zip(watchers, [expected, expected, level], strict=True):
+            await watcher.until(lambda: watcher.data() == state)  # noqa: B023
+    finally:
+        breaking.cancel()
+        for watcher in watchers:
+            watcher.__exit__()
