@@ -24,7 +24,7 @@ STORY: list[Operation[object]] = [
     Delete("/a/b"),
     Delete("/a"),
     Create("/a"),
-]  # type: ignore[list-item]
+]
 
 TOLD = {
     WatchKind.EXISTS: [(DATA, "/a"), (DELETED, "/a"), (CREATED, "/a")],

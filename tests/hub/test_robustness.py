@@ -76,7 +76,7 @@ async def write(other: Peer, rng: random.Random) -> None:
             ],
             rng.randrange(1, 9),
         ):
-            call = other.call(operation)  # type: ignore[arg-type]
+            call = other.call(operation)
             if rng.random() < 0.2:
                 with contextlib.suppress(Refused):
                     await call
