@@ -14,7 +14,7 @@ from zkside.zk.kazoo_parts import auth_body, connect_request, connect_response, 
 from zkside.zk.port import Ending, Ticket
 from zkside.zk.sasl import SaslError, SaslSettings, negotiate
 from zkside.zk.socket import Socket
-from zkside.zk.wire import SaslStep
+from zkside.zk.wire import REPLY_HEADER, SaslStep
 
 
 class Ended(Exception):
@@ -75,7 +75,10 @@ async def take_up_session(
         )
     )
     async with asyncio.timeout(within_s):
-        granted = connect_response(await socket.greeting)
+        frame = await socket.greeting
+    if len(frame) == REPLY_HEADER.size:  # a read-only server without local sessions says no like this
+        raise ConnectionLoss(f"no session: {error_text(REPLY_HEADER.unpack(frame)[2])}")
+    granted = connect_response(frame)
     if granted.timeout_ms <= 0 or not granted.session_id:
         raise Ended(Ending.EXPIRED, "ZooKeeper says that the session has expired")
     if wanted and granted.session_id != wanted.session_id:

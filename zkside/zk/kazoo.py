@@ -342,8 +342,8 @@ class KazooConnection:
 
     def heard_event(self, kind: int, state: int, path: str, zxid: int, since: int) -> None:
         below = inside(path, self._hosts.chroot)
-        event_type = EVENT_TYPES[kind]
-        if below is not None and path:
+        event_type = EVENT_TYPES.get(kind)
+        if below and event_type is not None:
             self._watches.heard(event_type, KEEPER_STATES[state], below, zxid, since)
 
     def lost(self, socket: Socket, reason: str) -> None:

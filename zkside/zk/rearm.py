@@ -2,11 +2,14 @@
 
 Those are servers before 3.6, and any with `WatchManagerOptimized`. On every node that somebody watches stand two
 one-shot watches, `exists` and `getChildren`. When one fires it is asked for again *before* the event is handed
-on, so a read that the event causes reaches the server after the new watch and sees at least what it saw.
+on, so a read that the event causes reaches the server after the new watch and sees at least what it saw. Of a
+recursive watch every node carries both, with its children known: what a new listing adds or lacks becomes
+NodeCreated and NodeDeleted.
 
-Of a recursive watch every node carries them, with its children known: what a new listing adds or lacks becomes
-NodeCreated and NodeDeleted. So the effect is that of persistent watches: no change goes without an event that
-follows it; several may merge into one.
+The effect is that of persistent watches: no change stays without an event. What happens between an event and the
+new watch shows in the Stat that comes with the watch (its versions grew by more than the event told), and one
+more event is made up of it; so several changes may merge into one event, and it may follow their transaction's
+other events by a round trip.
 """
 
 from __future__ import annotations
@@ -19,22 +22,35 @@ from zkside.errors import ConnectionLoss, Refused, ZksideError
 from zkside.model.event import EventType, KeeperState, WatchedEvent
 from zkside.model.operation import AddWatch, RemoveWatch
 from zkside.model.path import ancestors, join, name, parent
+from zkside.model.stat import Stat
 from zkside.zk.socket import Socket, complete
 from zkside.zk.watches import Emit, in_packets
 from zkside.zk.wire import ArmChildren, ArmData, SetOneShotWatches
 
 
 class _Node:
-    """What the watches of one path last saw. Changes from `since` on are yet to be told."""
+    """What is known of a path: what its watches saw when they were set, and the events from then on."""
 
-    __slots__ = ("children", "children_since", "data_since", "dirty", "exists")
+    __slots__ = ("children", "children_since", "cversion", "czxid", "data_since", "dirty", "exists", "version")
 
     def __init__(self) -> None:
         self.exists: bool | None = None
+        """None before the first look."""
         self.children: set[str] | None = None
+        """None before the first look."""
+        self.czxid = 0
+        """0 while it is not known, after NodeCreated and NodeDeleted."""
+        self.version = self.cversion = 0
+        """With what the events told since: any more is news."""
         self.data_since = self.children_since = 0
+        """A lower bound of the next change."""
         self.dirty = False
         """A request for its watches was lost with the connection."""
+
+    def begin_anew(self, *, exists: bool) -> None:
+        self.exists = exists
+        self.czxid = self.version = self.cversion = 0
+        self.children = set()
 
 
 class _Wave:
@@ -64,7 +80,7 @@ class RearmedWatches:
     """As watches.PersistentWatches, to the same effect."""
 
     def __init__(self, emit: Emit, socket: Socket, recursive: dict[str, bool]) -> None:
-        """Takes over the watches of `recursive`, which are set by `restore`."""
+        """Takes over the watches of `recursive`, which `restore` sets."""
         self.recursive = recursive
         self._emit = emit
         self._socket = socket
@@ -78,9 +94,9 @@ class RearmedWatches:
         return future
 
     def add_for(self, operation: AddWatch, future: asyncio.Future[Any]) -> None:
-        """The future is done when every node is watched; after a ConnectionLoss there is no watch."""
+        """The future is done when every node is watched; after an error there is no watch."""
         path = operation.path
-        replaced = self.recursive.pop(path, None)
+        was_recursive = self.recursive.get(path)
         self.recursive[path] = operation.recursive
 
         def done(zxid: int, error: ZksideError | None) -> None:
@@ -88,7 +104,7 @@ class RearmedWatches:
                 self._forget_unwatched(path)
             complete(future, zxid, None, error)
 
-        if replaced and not operation.recursive:
+        if was_recursive and not operation.recursive:
             self._forget_unwatched(path)
         self._arm(path, _Wave(done))
 
@@ -96,11 +112,15 @@ class RearmedWatches:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.recursive.pop(operation.path, None)
         wave = _Wave(lambda zxid, error: complete(future, zxid, None, error))
+
+        def removed(zxid: int, value: Any, error: ZksideError | None) -> None:
+            # A server before 3.5 cannot remove it: then it fires once more, into nothing.
+            wave.end(zxid, error if isinstance(error, ConnectionLoss) else None)
+
         wave.begin()
         for path in self._forget_unwatched(operation.path):
             wave.begin()
-            # A server before 3.5 cannot remove it: then it fires once more, into nothing.
-            self._socket.tell(RemoveWatch(path), lambda zxid, value, error: wave.end(zxid, _if_lost(error)))
+            self._socket.tell(RemoveWatch(path), removed)
         wave.end(self._socket.last_zxid, None)
         return future
 
@@ -108,21 +128,24 @@ class RearmedWatches:
         node = self._nodes.get(path)
         if node is None:
             return
-        if kind is EventType.NODE_CHILDREN_CHANGED:
-            node.children_since = max(node.children_since, since)
-            self._arm_children(path, node, None)
-            if self.recursive.get(path) is False:
-                self._emit(WatchedEvent(kind, state, path, zxid, since))
-            return
-        node.data_since = max(node.data_since, since)
         if kind is EventType.NODE_DELETED:
             self._deleted(path, node, zxid, since)
             return
-        if kind is EventType.NODE_CREATED:
-            node.exists = True
+        if kind is EventType.NODE_CHILDREN_CHANGED:
             node.children_since = max(node.children_since, since)
+            node.cversion += 1
             self._arm_children(path, node, None)
-        self._arm_data(path, node, None)
+            if self.recursive.get(path) is not False:
+                return  # the new listing tells which child came or went
+        else:
+            node.data_since = max(node.data_since, since)
+            if kind is EventType.NODE_CREATED:
+                node.begin_anew(exists=True)
+                node.children_since = max(node.children_since, since)
+                self._arm_children(path, node, None)
+            else:
+                node.version += 1
+            self._arm_data(path, node, None)
         self._emit(WatchedEvent(kind, state, path, zxid, since))
 
     async def restore(self, socket: Socket) -> None:
@@ -146,7 +169,7 @@ class RearmedWatches:
         wave.end(0, None)
         await armed
 
-    # --- arming
+    # --- asking for the watches
 
     def _node(self, path: str) -> _Node:
         node = self._nodes.get(path)
@@ -160,12 +183,12 @@ class RearmedWatches:
         self._arm_children(path, node, wave)
 
     def _arm_data(self, path: str, node: _Node, wave: _Wave | None) -> None:
-        def armed(zxid: int, stat: Any, error: ZksideError | None) -> None:
+        def armed(zxid: int, stat: Stat | None, error: ZksideError | None) -> None:
             if self._nodes.get(path) is node:
-                if error is not None:
-                    node.dirty = True
+                if error is None:
+                    self._data_armed(path, node, zxid, stat)
                 else:
-                    self._data_armed(path, node, zxid, exists=stat is not None)
+                    node.dirty = True
             if wave is not None:
                 wave.end(zxid, error)
 
@@ -174,12 +197,12 @@ class RearmedWatches:
         self._socket.tell(ArmData(path), armed)
 
     def _arm_children(self, path: str, node: _Node, wave: _Wave | None) -> None:
-        def armed(zxid: int, names: Any, error: ZksideError | None) -> None:
+        def armed(zxid: int, listing: Any, error: ZksideError | None) -> None:
             if self._nodes.get(path) is node:
                 if error is None:
-                    self._children_armed(path, node, zxid, set(names), wave)
+                    self._children_armed(path, node, zxid, listing[0], listing[1], wave)
                 elif isinstance(error, Refused):  # absent, or not ours to list: nothing below it is known
-                    self._children_armed(path, node, zxid, set(), wave)
+                    self._children_armed(path, node, zxid, [], None, wave)
                 else:
                     node.dirty = True
             if wave is not None:
@@ -189,26 +212,43 @@ class RearmedWatches:
             wave.begin()
         self._socket.tell(ArmChildren(path), armed)
 
-    def _data_armed(self, path: str, node: _Node, zxid: int, *, exists: bool) -> None:
-        """Between the event and the new watch a node may have come or gone."""
-        since, node.data_since = node.data_since, zxid + 1
-        if node.exists is None or node.exists == exists:
-            node.exists = exists
-        elif exists:
-            node.exists = True
-            self._arm_children(path, node, None)
-            self._emit_made_up(EventType.NODE_CREATED, path, since)
-        else:
-            self._deleted(path, node, 0, since)
+    # --- what the new watches saw
 
-    def _children_armed(self, path: str, node: _Node, zxid: int, names: set[str], wave: _Wave | None) -> None:
-        known, node.children = node.children, names
+    def _data_armed(self, path: str, node: _Node, zxid: int, stat: Stat | None) -> None:
+        first = node.exists is None
+        since, node.data_since = node.data_since, zxid + 1
+        if stat is None:
+            if node.exists:
+                self._deleted(path, node, 0, since)
+            node.exists = False
+            return
+        if first:
+            node.exists = True
+        elif not node.exists or (node.czxid and node.czxid != stat.czxid):
+            if node.exists:
+                self._tell(EventType.NODE_DELETED, path, 0, since)
+            node.begin_anew(exists=True)
+            self._arm_children(path, node, None)
+            self._tell(EventType.NODE_CREATED, path, stat.czxid, stat.czxid)
+        if not first and stat.version > node.version:
+            self._tell(EventType.NODE_DATA_CHANGED, path, stat.mzxid, stat.mzxid)
+        node.czxid, node.version = stat.czxid, stat.version
+
+    def _children_armed(
+        self, path: str, node: _Node, zxid: int, names: list[str], stat: Stat | None, wave: _Wave | None
+    ) -> None:
+        known, node.children = node.children, set(names)
         since, node.children_since = node.children_since, zxid + 1
+        if stat is not None:
+            missed = known is not None and node.czxid in (0, stat.czxid) and stat.cversion > node.cversion
+            if missed and self.recursive.get(path) is False:
+                self._tell(EventType.NODE_CHILDREN_CHANGED, path, stat.pzxid, stat.pzxid)
+            node.cversion = stat.cversion
         if not self._is_below_recursive(path):
             return
-        for gone in (known or set()) - names:
+        for gone in sorted((known or set()) - node.children):
             self._gone(join(path, gone), since)
-        for added in names:
+        for added in sorted(names):
             child = join(path, added)
             if known is not None and added not in known:
                 self._came(child, since)
@@ -218,27 +258,25 @@ class RearmedWatches:
     def _came(self, path: str, since: int) -> None:
         node = self._node(path)
         news = not node.exists
-        node.exists = True
-        node.children = node.children or set()
+        if news:
+            node.begin_anew(exists=True)
         node.data_since = max(node.data_since, since)
         node.children_since = max(node.children_since, since)
         self._arm(path, None)
         if news:
-            self._emit_made_up(EventType.NODE_CREATED, path, since)
+            self._tell(EventType.NODE_CREATED, path, 0, since)
 
     def _gone(self, path: str, since: int) -> None:
         node = self._nodes.get(path)
-        if node is None:
-            return
-        for child in tuple(node.children or ()):
-            self._gone(join(path, child), since)
-        self._deleted(path, node, 0, since)
+        if node is not None:
+            for child in tuple(node.children or ()):
+                self._gone(join(path, child), since)
+            self._deleted(path, node, 0, since)
 
     def _deleted(self, path: str, node: _Node, zxid: int, since: int) -> None:
         """A node of somebody's own watch is waited for; another is found again by its parent's listing."""
         news = node.exists is not False
-        node.exists = False
-        node.children = set()
+        node.begin_anew(exists=False)
         above = self._nodes.get(parent(path))
         if above is not None and above.children and path != "/":
             above.children.discard(name(path))
@@ -247,19 +285,16 @@ class RearmedWatches:
         else:
             del self._nodes[path]
         if news:  # both watches of a node report its end when they are set again
-            self._emit(WatchedEvent(EventType.NODE_DELETED, KeeperState.SYNC_CONNECTED, path, zxid, since))
+            self._tell(EventType.NODE_DELETED, path, zxid, since)
 
-    def _emit_made_up(self, kind: EventType, path: str, since: int) -> None:
-        self._emit(WatchedEvent(kind, KeeperState.SYNC_CONNECTED, path, 0, since))
+    def _tell(self, kind: EventType, path: str, zxid: int, since: int) -> None:
+        self._emit(WatchedEvent(kind, KeeperState.SYNC_CONNECTED, path, zxid, since))
 
     # --- what is watched at all
 
     def _is_below_recursive(self, path: str) -> bool:
         recursive = self.recursive
         return bool(recursive.get(path)) or any(recursive.get(above) for above in ancestors(path))
-
-    def _is_watched(self, path: str) -> bool:
-        return path in self.recursive or self._is_below_recursive(path)
 
     def _forget_unwatched(self, path: str) -> Iterable[str]:
         """Drop the nodes at and below the path that nobody watches any more; returns them."""
@@ -271,11 +306,7 @@ class RearmedWatches:
             if node is None:
                 continue
             waiting += [join(path, child) for child in node.children or ()]
-            if not self._is_watched(path):
+            if path not in self.recursive and not self._is_below_recursive(path):
                 del self._nodes[path]
                 forgotten.append(path)
         return forgotten
-
-
-def _if_lost(error: ZksideError | None) -> ZksideError | None:
-    return error if isinstance(error, ConnectionLoss) else None

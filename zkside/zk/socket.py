@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from zkside import errors
 from zkside.errors import ZksideError
-from zkside.model.operation import Operation, Reply
+from zkside.model.operation import Create, Delete, Operation, Reply, SetAcl, SetData, Transaction
 from zkside.zk import refusals
 from zkside.zk.kazoo_parts import AUTH_OPCODE, PING_OPCODE
 from zkside.zk.wire import (
@@ -42,6 +42,7 @@ _FRAME_HEADER = struct.Struct("!ii")  # length, xid
 _int_at = struct.Struct("!i").unpack_from
 _PING_FRAME = struct.pack("!iii", 8, PING_XID, PING_OPCODE)
 _MAX_XID = 2**31 - 1
+_WRITES = Create | SetData | Delete | Transaction | SetAcl
 _WRITE_BYTES: Final = 1 << 20
 _PURGE_INTERVAL_S = 0.1
 _NS = 1_000_000_000
@@ -380,7 +381,10 @@ class Socket(asyncio.Protocol):
             raise ValueError(f"a frame of {length} bytes")
         limit = self._limits.max_reply_bytes
         text = f"ZooKeeper's answer has {length} bytes, more than the limit of {limit}"
-        self._pending.popleft().fail(errors.TooLarge(text, limit=str(limit)))
+        request = self._pending.popleft()
+        unknown = isinstance(request.operation, _WRITES)
+        kind = errors.OutcomeUnknown if unknown else errors.TooLarge
+        request.fail(kind(text, limit=str(limit)))
 
     def _take(self, frame: bytes) -> None:
         if not self.greeting.done():

@@ -73,7 +73,7 @@ class ArmData(Operation[Stat | None]):
 
 
 @dataclass(frozen=True, slots=True)
-class ArmChildren(Operation[list[str]]):
+class ArmChildren(Operation[tuple[list[str], Stat]]):
     """`getChildren` with a one-shot watch. Raises NoNode, and sets no watch then."""
 
     path: str
@@ -203,10 +203,6 @@ def _decode_stat(frame: bytes, op: Any, root: str) -> Stat:
 def _decode_children(frame: bytes, op: Any, root: str) -> tuple[list[str], Stat]:
     names, pos = _read_strings(frame, BODY)
     return names, Stat.unpack(frame, pos)
-
-
-def _decode_names(frame: bytes, op: Any, root: str) -> list[str]:
-    return _read_strings(frame, BODY)[0]
 
 
 def _encode_read_many(op: model.ReadMany, root: str) -> bytes:
@@ -416,7 +412,7 @@ CODECS: Final[dict[type[Operation[Any]], Codec]] = {
         lambda frame, op, root: sasl_token(frame, BODY),
     ),
     ArmData: Codec(_simple(3, b"\1"), _decode_stat),
-    ArmChildren: Codec(_simple(8, b"\1"), _decode_names),
+    ArmChildren: Codec(_simple(12, b"\1"), _decode_children),
     SetOneShotWatches: Codec(_encode_one_shots, _nothing),
     SetPersistentWatches: Codec(_encode_persistent, _nothing),
 }
