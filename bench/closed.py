@@ -15,8 +15,9 @@ from typing import Any
 import grpc
 
 from bench import stand
-from bench.crew import Crew, Link
+from bench.crew import Crew, Link, cpu_s
 from bench.figures import percentile
+from zkside.pb import node_pb2
 
 WARM_S = 0.5
 
@@ -27,6 +28,7 @@ Request = Callable[[], Awaitable[object]]
 class Pace:
     """How fast a loop went."""
 
+    calls: int
     per_s: float
     p50_us: float
     p99_us: float
@@ -34,6 +36,7 @@ class Pace:
 
 def _pace(latencies_ns: list[int], took_ns: int) -> Pace:
     return Pace(
+        len(latencies_ns),
         len(latencies_ns) / (took_ns / 1e9),
         percentile(latencies_ns, 50) / 1e3,
         percentile(latencies_ns, 99) / 1e3,
@@ -67,13 +70,13 @@ async def report(link: Link, request: Request, concurrency: int, duration_s: flo
 
 
 def call_unary(
-    link: Link, address: str, method: str, request: bytes, answer: Any, concurrency: int, duration_s: float
+    link: Link, address: str, method: str, request: bytes, answer: str, concurrency: int, duration_s: float
 ) -> None:
-    """Work: one channel and a unary method; the answers are parsed, as a generated stub would."""
+    """Work: one channel and a unary method; its answers are parsed, by the class named, as a stub would."""
 
     async def run() -> None:
         async with grpc.aio.insecure_channel(address) as channel:
-            call: Any = channel.unary_unary(method, response_deserializer=answer.FromString)
+            call: Any = channel.unary_unary(method, response_deserializer=getattr(node_pb2, answer).FromString)
             await report(link, lambda: call(request), concurrency, duration_s)
 
     asyncio.run(run())
@@ -109,8 +112,28 @@ def call_kazoo(link: Link, hosts: str, path: str, data: bytes | None, concurrenc
         link.say(loop(duration_s))
 
 
-def paces(crew: Crew, duration_s: float) -> list[Pace]:
-    """Let all start at once, and hear how fast each went."""
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What several loops did together, and what it cost the server that they called."""
+
+    per_s: float
+    p50_us: float
+    p99_us: float
+    server_us: float
+    """Processor time of the server's process for each call."""
+
+
+def run(crew: Crew, duration_s: float, server_pid: int) -> Throughput:
+    """Let all start at once, and hear how fast they went."""
     crew.hear()
+    before_s = cpu_s(server_pid)
     crew.tell("go")
-    return crew.hear(duration_s + 60)
+    paces: list[Pace] = crew.hear(duration_s + 60)
+    used_s = cpu_s(server_pid) - before_s
+    per_s = sum(pace.per_s for pace in paces)
+    return Throughput(
+        per_s,
+        max(pace.p50_us for pace in paces),
+        max(pace.p99_us for pace in paces),
+        used_s * 1e6 / sum(pace.calls for pace in paces),
+    )

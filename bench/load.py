@@ -149,7 +149,7 @@ def cache_with_kazoo(link: Link, hosts: str) -> None:
     """Work: says `Loaded`."""
     with stand.kazoo(hosts) as client:
         initialized = threading.Event()
-        cache: Any = TreeCache(client, tree.ROOT)  # type: ignore[no-untyped-call]
+        cache: Any = TreeCache(client, tree.ROOT)
 
         def listen(event: Any) -> None:
             if event.event_type == TreeEvent.INITIALIZED:

@@ -160,7 +160,7 @@ def run(plan: Plan) -> Findings:
                 creator.set(PATH, b"")
                 with Crew() as relays:
                     relay = Relay(relays, server.port)
-                    settings = {"ZKSIDE_ZOOKEEPER_SESSION_TIMEOUT": f"{SESSION_TIMEOUT_S:g}"}
+                    settings = {"ZKSIDE_ZOOKEEPER_SESSION_TIMEOUT": f"{SESSION_TIMEOUT_S:g}s"}
                     with stand.daemon(relay.hosts, **settings) as daemon:
                         _measure(samples, variant, server.hosts, daemon, relay, subscribers, duration_s)
     return Findings(rows=tuple(_rows(samples, subscribers)), setting=SETTING)

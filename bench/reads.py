@@ -63,51 +63,45 @@ def run(plan: Plan) -> Findings:
         writer.create(PATH, DATA)
         for _ in range(plan.repetitions):
             with stand.daemon(server.hosts) as daemon, Crew() as crew:
-                crew.hire(bare.serve, bare_address, PATH, DATA)
+                bare_pid = crew.hire(bare.serve, bare_address, PATH, DATA).pid
                 crew.hear()
-                for processes, concurrency in SETUPS:
-                    for variant, address in (
-                        (CACHED, daemon.address),
-                        (BARE, bare_address),
-                        (KAZOO, server.hosts),
-                    ):
-                        _measure(samples, variant, address, processes, concurrency, duration_s)
+                for setup in SETUPS:
+                    _measure(samples, CACHED, daemon.address, daemon.pid, setup, duration_s)
+                    _measure(samples, BARE, bare_address, bare_pid, setup, duration_s)
+                    _measure(samples, KAZOO, server.hosts, server.pid, setup, duration_s)
                 mirror = Worker(read_mirror, daemon.address, plan.scaled(1_000_000, 10_000))
                 samples.add(MIRROR, value=mirror.hear(60))
                 mirror.kill()
     return Findings(rows=tuple(_rows(samples)), setting=SETTING)
 
 
-def _measure(samples: Samples, variant: str, address: str, processes: int, concurrency: int, duration_s: float) -> None:
+def _measure(samples: Samples, variant: str, address: str, pid: int, setup: tuple[int, int], duration_s: float) -> None:
+    processes, concurrency = setup
+    loop = (concurrency, duration_s)
     with Crew() as crew:
         for _ in range(processes):
             if variant == KAZOO:
-                crew.hire(closed.call_kazoo, address, PATH, None, concurrency, duration_s)
+                crew.hire(closed.call_kazoo, address, PATH, None, *loop)
             else:
-                crew.hire(
-                    closed.call_unary,
-                    address,
-                    bare.GET,
-                    REQUEST,
-                    node_pb2.GetResponse,
-                    concurrency,
-                    duration_s,
-                )
-        paces = closed.paces(crew, duration_s)
-    samples.add(variant, processes, concurrency, "rate", value=sum(pace.per_s for pace in paces))
-    samples.add(variant, processes, concurrency, "p50", value=max(pace.p50_us for pace in paces))
-    samples.add(variant, processes, concurrency, "p99", value=max(pace.p99_us for pace in paces))
+                crew.hire(closed.call_unary, address, bare.GET, REQUEST, "GetResponse", *loop)
+        measured = closed.run(crew, duration_s, pid)
+    samples.add(variant, *setup, "rate", value=measured.per_s)
+    samples.add(variant, *setup, "p50", value=measured.p50_us)
+    samples.add(variant, *setup, "p99", value=measured.p99_us)
+    samples.add(variant, *setup, "server", value=measured.server_us)
 
 
 def _rows(samples: Samples) -> Iterator[Row]:
     for processes, concurrency in SETUPS:
         for variant in (CACHED, BARE, KAZOO):
-            subject = f"{variant}, {processes} processes with {concurrency} under way"
+            clients = "1 client" if processes == 1 else f"{processes} clients"
+            subject = f"{variant}, {clients} with {concurrency} under way"
             key = (variant, processes, concurrency)
             goals = _goals(samples, processes, concurrency) if variant == CACHED else ()
             yield samples.row((*key, "rate"), subject, "reads", "/s", goals)
             yield samples.row((*key, "p50"), subject, "latency, p50", "µs")
             yield samples.row((*key, "p99"), subject, "latency, p99", "µs")
+            yield samples.row((*key, "server"), subject, "processor time of the server, each", "µs")
     mirror = at_most("≤ 2 µs", samples.median(MIRROR), MIRROR_GOAL_US)
     yield samples.row((MIRROR,), MIRROR, "one read", "µs", (mirror,))
 

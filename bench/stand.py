@@ -39,7 +39,7 @@ def zookeeper(*, properties: Mapping[str, object] | None = None) -> Iterator[Zoo
 @contextlib.contextmanager
 def kazoo(hosts: str) -> Iterator[Kazoo]:
     """A started kazoo client, closed at the end."""
-    client: Kazoo = KazooClient(hosts, timeout=KAZOO_SESSION_TIMEOUT_S)  # type: ignore[no-untyped-call]
+    client: Kazoo = KazooClient(hosts, timeout=KAZOO_SESSION_TIMEOUT_S)
     client.start(timeout=30)
     try:
         yield client

@@ -114,27 +114,28 @@ def run(plan: Plan) -> Findings:
         writer.create(PATH, DATA)
         for _ in range(plan.repetitions):
             with stand.daemon(server.hosts) as daemon, Crew() as crew:
-                crew.hire(bare.serve, bare_address, PATH, DATA)
+                bare_pid = crew.hire(bare.serve, bare_address, PATH, DATA).pid
                 crew.hear()
                 for concurrency in concurrencies:
                     loop = (concurrency, duration_s)
-                    unary = (bare.SET, REQUEST.SerializeToString(), node_pb2.SetResponse, *loop)
-                    _measure(samples, PORT, call_port, server.hosts, *loop)
-                    _measure(samples, KAZOO, closed.call_kazoo, server.hosts, PATH, DATA, *loop)
-                    _measure(samples, UNARY, closed.call_unary, daemon.address, *unary)
-                    _measure(samples, PIPELINE, call_pipeline, daemon.address, *loop)
-                    _measure(samples, BARE, closed.call_unary, bare_address, *unary)
+                    unary = (bare.SET, REQUEST.SerializeToString(), "SetResponse", *loop)
+                    _measure(samples, PORT, server.pid, call_port, server.hosts, *loop)
+                    _measure(samples, KAZOO, server.pid, closed.call_kazoo, server.hosts, PATH, DATA, *loop)
+                    _measure(samples, UNARY, daemon.pid, closed.call_unary, daemon.address, *unary)
+                    _measure(samples, PIPELINE, daemon.pid, call_pipeline, daemon.address, *loop)
+                    _measure(samples, BARE, bare_pid, closed.call_unary, bare_address, *unary)
     return Findings(rows=tuple(_rows(samples, concurrencies)), setting=SETTING)
 
 
-def _measure(samples: Samples, variant: str, work: Callable[..., None], *arguments: Any) -> None:
+def _measure(samples: Samples, variant: str, pid: int, work: Callable[..., None], *arguments: Any) -> None:
     """The last two arguments are the concurrency and the duration in seconds."""
     concurrency, duration_s = arguments[-2:]
     with Crew() as crew:
         crew.hire(work, *arguments)
-        (pace,) = closed.paces(crew, duration_s)
-    samples.add(variant, concurrency, "rate", value=pace.per_s)
-    samples.add(variant, concurrency, "p50", value=pace.p50_us)
+        measured = closed.run(crew, duration_s, pid)
+    samples.add(variant, concurrency, "rate", value=measured.per_s)
+    samples.add(variant, concurrency, "p50", value=measured.p50_us)
+    samples.add(variant, concurrency, "server", value=measured.server_us)
 
 
 def _rows(samples: Samples, concurrencies: tuple[int, ...]) -> Iterator[Row]:
@@ -144,6 +145,8 @@ def _rows(samples: Samples, concurrencies: tuple[int, ...]) -> Iterator[Row]:
             subject = f"{variant}, {concurrency} under way"
             yield samples.row((variant, concurrency, "rate"), subject, "writes", "/s", goals)
             yield samples.row((variant, concurrency, "p50"), subject, "latency, p50", "µs")
+            quantity = "processor time of the server, each"
+            yield samples.row((variant, concurrency, "server"), subject, quantity, "µs")
 
 
 def _goals(samples: Samples, variant: str) -> tuple[Goal, ...]:
