@@ -13,6 +13,8 @@ import pytest
 
 from zkside.errors import StartError
 from zkside.ops.http import MAX_REQUESTS, HttpServer
+from zkside.ops.pages import pages
+from zkside.ops.view import View
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -72,6 +74,23 @@ def test_what_is_no_http_gets_an_error_and_harms_nobody(server: HttpServer, nons
             pass
     assert b"hello" not in answer
     assert get(server.port) == b"hello"
+
+
+def test_beyond_loopback_the_status_page_is_told_to_this_host_only() -> None:
+    """O2: metrics and health may be scraped from elsewhere, the details may not."""
+
+    def never() -> View:
+        raise AssertionError("looked into the daemon")
+
+    answers: list[str] = []
+    environment: WSGIEnvironment = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/statusz",
+        "REMOTE_ADDR": "192.0.2.1",
+        "HTTP_HOST": "192.0.2.2:9464",
+    }
+    pages(never, loopback=False)(environment, lambda status, headers, error=None: answers.append(status))  # type: ignore[arg-type]
+    assert answers == ["403 Forbidden"]
 
 
 def test_an_address_in_use_is_a_start_error_that_names_it(server: HttpServer) -> None:
