@@ -19,9 +19,7 @@ def received(error: ZksideError) -> ZksideError:
     """What a client makes of an error that a daemon sends."""
     sent = status.of(error)
     return fault.of_rpc(
-        grpc.aio.AioRpcError(
-            sent.code, grpc.aio.Metadata(), grpc.aio.Metadata(*sent.trailers), details=sent.message
-        ),
+        grpc.aio.AioRpcError(sent.code, grpc.aio.Metadata(), grpc.aio.Metadata(*sent.trailers), details=sent.message),
         "unix:/x",
     )
 

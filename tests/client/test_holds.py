@@ -107,9 +107,7 @@ async def test_a_hold_that_is_to_be_recreated_goes_on_after_a_drain(
         assert held.is_held()
 
 
-async def test_the_node_of_a_killed_process_is_gone_at_once(
-    daemon: DaemonProcess, client: Client, root: str
-) -> None:
+async def test_the_node_of_a_killed_process_is_gone_at_once(daemon: DaemonProcess, client: Client, root: str) -> None:
     """H4"""
     code = f"""
 import asyncio

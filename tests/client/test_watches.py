@@ -54,9 +54,7 @@ async def test_a_watch_begins_with_the_state_and_goes_on_with_changes(
     assert made.zxid < changed.zxid <= gone.zxid
 
 
-async def test_the_changes_of_a_transaction_come_together(
-    client: Client, root: str, stock_client: KazooClient
-) -> None:
+async def test_the_changes_of_a_transaction_come_together(client: Client, root: str, stock_client: KazooClient) -> None:
     """W6"""
     async with client.watch(root, scope=Scope.SUBTREE) as watch:
         await next_event(watch)
@@ -151,9 +149,7 @@ async def test_a_drained_daemon_and_its_successor_are_no_end_of_a_watch(
                 await anext(mirror.changes())
 
 
-async def test_a_mirror_converges_under_churn_and_a_killed_daemon(
-    mortal: MortalDaemon, mortal_client: Client
-) -> None:
+async def test_a_mirror_converges_under_churn_and_a_killed_daemon(mortal: MortalDaemon, mortal_client: Client) -> None:
     client, chance = mortal_client, random.Random(7)
     await client.create("/m")
     async with client.mirror("/m") as mirror:

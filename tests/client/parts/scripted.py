@@ -135,9 +135,7 @@ def deleted(path: str, zxid: int, *, target: int = 0) -> watch_pb2.Change:
     return watch_pb2.Change(target=target, type=watch_pb2.CHANGE_TYPE_DELETED, zxid=zxid, node=gone)
 
 
-def changes(
-    zxid: int, *parts: watch_pb2.Change, more: bool = False, epoch_id: str = "e1"
-) -> watch_pb2.WatchResponse:
+def changes(zxid: int, *parts: watch_pb2.Change, more: bool = False, epoch_id: str = "e1") -> watch_pb2.WatchResponse:
     cut = watch_pb2.Changes(changes=parts, more=more)
     return watch_pb2.WatchResponse(header=header(zxid), epoch_id=epoch_id, changes=cut)
 
@@ -146,9 +144,7 @@ def bookmark(zxid: int, *, epoch_id: str = "e1") -> watch_pb2.WatchResponse:
     return watch_pb2.WatchResponse(header=header(zxid), epoch_id=epoch_id, bookmark=watch_pb2.Bookmark())
 
 
-def session(
-    zxid: int, state: int, *, stale: bool = False, epoch_id: str = "e1"
-) -> watch_pb2.WatchResponse:
+def session(zxid: int, state: int, *, stale: bool = False, epoch_id: str = "e1") -> watch_pb2.WatchResponse:
     change = watch_pb2.SessionChange(session=common_pb2.Session(state=state, epoch=1))
     return watch_pb2.WatchResponse(header=header(zxid, stale=stale), epoch_id=epoch_id, session=change)
 
