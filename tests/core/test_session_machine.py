@@ -80,9 +80,9 @@ def test_lost_cuts_the_connection_before_anybody_hears_of_it() -> None:
             assert Effect.ABANDON in transition.effects
 
 
-def test_a_session_is_adopted_exactly_where_a_connection_that_writes_is_reported() -> None:
+def test_a_session_is_adopted_exactly_where_a_connection_is_reported() -> None:
     for (_, given), transition in TABLE.items():
-        assert (Effect.ADOPT in transition.effects) == (given is Input.CONNECTED)
+        assert (Effect.ADOPT in transition.effects) == (given in (Input.CONNECTED, Input.CONNECTED_READ_ONLY))
         assert (transition.state is SessionState.CONNECTED) == (given is Input.CONNECTED)
 
 
@@ -101,6 +101,10 @@ def test_the_diagram_shows_every_way_between_two_states() -> None:
         if source is not transition.state:
             arrow = next(line for line in drawn.splitlines() if f" {source.name} --> {transition.state.name}:" in line)
             assert given.value in arrow
+
+
+def is_connected(state: SessionState) -> bool:
+    return state.is_connected
 
 
 class Life(RuleBasedStateMachine):
@@ -173,6 +177,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def is_up_where_the_state_says_so(self) -> None:
         assert self.state.is_connected == self.is_up
+        assert self.owns or self.state not in (SessionState.SUSPENDED, *filter(is_connected, SessionState))
 
     @invariant()
     def owns_nothing_after_the_end(self) -> None:

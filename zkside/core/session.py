@@ -100,8 +100,7 @@ _ROWS: dict[SessionState, dict[Input, Transition]] = {
         **_ENDINGS,
         Input.OPEN: Transition(_S.CONNECTING, _AGAIN),
         Input.CONNECTED: Transition(_S.CONNECTED, (Effect.ADOPT,)),
-        # A session made by a read-only server is unknown to the quorum: no epoch begins with it.
-        Input.CONNECTED_READ_ONLY: Transition(_S.CONNECTED_READ_ONLY),
+        Input.CONNECTED_READ_ONLY: Transition(_S.CONNECTED_READ_ONLY, (Effect.ADOPT,)),
         Input.DISCONNECTED: Transition(_S.CONNECTING),
         Input.AUTH_FAILED: Transition(_S.AUTH_FAILED, (Effect.ABANDON, Effect.RETRY_SLOWLY)),
     },
@@ -118,7 +117,7 @@ _ROWS: dict[SessionState, dict[Input, Transition]] = {
         **_ENDINGS,
         Input.OPEN: Transition(_S.SUSPENDED, _AGAIN),
         Input.CONNECTED: Transition(_S.CONNECTED, (Effect.ADOPT,)),
-        Input.CONNECTED_READ_ONLY: Transition(_S.CONNECTED_READ_ONLY),
+        Input.CONNECTED_READ_ONLY: Transition(_S.CONNECTED_READ_ONLY, (Effect.ADOPT,)),
         Input.DISCONNECTED: Transition(_S.SUSPENDED),
     },
     _S.LOST: {

@@ -46,16 +46,23 @@ class Epoch:
             self.lease.begin(now_ns, self.timeout_s)
 
     def adopt(self, now_ns: int, connected: Connected) -> None:
-        """A connection to the present session is up; if there is none, the next epoch begins with it."""
-        self.ticket, self.timeout_s = connected.ticket, connected.negotiated_timeout_s
+        """A connection to the present session is up; if there is none, the next epoch begins with it.
+
+        A session that a read-only server made is unknown to the quorum: nothing can be owned under it, so it
+        has no lease, and no successor takes it up.
+        """
         if not self.session_id:
             self.number += 1
-            self.session_id = connected.ticket.session_id
-            self.lease.begin(now_ns, self.timeout_s)
+            self.session_id, self.timeout_s = connected.ticket.session_id, connected.negotiated_timeout_s
+            self.ticket = None if connected.read_only else connected.ticket
+            if self.ticket is not None:
+                self.lease.begin(now_ns, self.timeout_s)
             self._write(partial(self.journal.begin, self.number, self.ticket, self.timeout_s))
-        elif self.is_taking_up:
-            self._write(partial(self.journal.resume, self.ticket, self.timeout_s))
-        self.is_taking_up = False
+        elif not connected.read_only:
+            self.ticket, self.timeout_s = connected.ticket, connected.negotiated_timeout_s
+            if self.is_taking_up:
+                self._write(partial(self.journal.resume, self.ticket, self.timeout_s))
+            self.is_taking_up = False
         margin_s = self.lease.rules.margin_s
         if margin_s is not None and margin_s > self.lease.rules.lease_margin_s(self.timeout_s):
             log.warning(

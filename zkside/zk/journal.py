@@ -14,6 +14,7 @@ The file holds the session's password and the holds' resume tokens: mode 0600.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -129,8 +130,9 @@ class Journal:
         """Every ephemeral that is somebody's: all others of the session are orphans."""
         return self.owned() | {row.path for row in self._content.holds.values() if row.path}
 
-    def begin(self, epoch: int, ticket: Ticket, timeout_s: float) -> None:
-        """An epoch begins with this session; the holds and nodes of the one before are forgotten."""
+    def begin(self, epoch: int, ticket: Ticket | None, timeout_s: float) -> None:
+        """An epoch begins, with this session if it can be taken up again; the holds and nodes of the one before
+        are forgotten."""
         before = self._content
         self._content = _Content(epoch, ticket, timeout_s)
         try:
@@ -230,8 +232,10 @@ class Journal:
             if written < len(line):
                 raise OSError(f"only {written} of {len(line)} bytes written")
         except OSError as error:
-            # Whatever part of the line arrived must not stand before the next one.
-            os.ftruncate(self._file, self._size_bytes)
+            # Whatever part of the line arrived must not stand before the next one. Should even that fail, the
+            # next daemon finds the file damaged and starts anew.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size_bytes)
             raise Unavailable(f"the journal cannot be written: {error}; nothing was changed") from error
         self._lines += 1
         self._size_bytes += len(line)
@@ -320,7 +324,8 @@ def _read(text: bytes, cluster: str) -> _Content:
     """Raises _Damaged. A last line that is not whole was being written when the daemon died: it was never
     acknowledged to anybody, and is ignored."""
     lines = text.split(b"\n")
-    lines.pop()
+    if lines.pop() and not lines:
+        raise _Damaged("no line of it is whole, though the first one was written with the file")
     content = _Content()
     for number, line in enumerate(lines, 1):
         try:

@@ -162,8 +162,8 @@ class Session:
 
         Ordering: all listeners hear all changes in the same order, the one who subscribed first first. A
         change that a listener causes is announced when all have heard the one before. Events of a connection
-        come between its CONNECTED and whatever ends it, but those that its watches missed come before
-        CONNECTED. A listener that raises is counted and logged, and disturbs nobody.
+        come between its CONNECTED and whatever ends it. A listener that raises is counted and logged, and
+        disturbs nobody.
         Returns the way to stop it, which may be used more than once, also while being told.
         """
         return self._announcer.listen(status, event)
@@ -295,20 +295,20 @@ class Session:
         self._look(now_ns)
         if not link.is_live:
             return
-        epoch = self._epoch
+        epoch, server = self._epoch, connected.server
+        if epoch.session_id and connected.ticket.session_id != epoch.session_id:
+            self._advance(Input.EXPIRED, f"{server} gave another session than the one that was going on")
+            return
         self._connected = connected
         if connected.read_only:
-            self._advance(Input.CONNECTED_READ_ONLY, f"connected to {connected.server}, which only reads")
+            self._advance(Input.CONNECTED_READ_ONLY, f"connected to {server}, which only reads")
             return
         if epoch.session_id:
-            if connected.ticket.session_id != epoch.session_id:
-                self._advance(Input.EXPIRED, f"{connected.server} gave another session than the one asked for")
-                return
             self._lease.connected(now_ns, connected.negotiated_timeout_s)
         if epoch.is_taking_up:
             self._list_orphans(link, connected)
         else:
-            self._advance(Input.CONNECTED, f"connected to {connected.server}")
+            self._advance(Input.CONNECTED, f"connected to {server}")
 
     def _list_orphans(self, link: Link, connected: Connected) -> None:
         """A session was taken up: nothing is announced until it is known what it owns that nobody knows of.
@@ -463,8 +463,7 @@ class Session:
         # A connection object that says nothing for three timeouts while it should be connecting is broken.
         patience_s = 3 * max(self._epoch.timeout_s, self.settings.timeout_s)
         if connection is not None and not self._can_read and now_ns - self._since_ns > patience_s * 1e9:
-            log.warning("no connection to ZooKeeper for %g s, making a new one", patience_s)
-            self._rebuild()
+            self._advance(Input.OPEN, f"no connection to ZooKeeper for {patience_s:g} s, trying with a new one")
 
     def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
         """An error of our own ends in a new connection inside the same session."""
