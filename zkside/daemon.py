@@ -29,7 +29,7 @@ from zkside.daemon_parts import (
     session_settings,
     versions,
 )
-from zkside.hub.hub import Hub
+from zkside.hub.hub import Hub, HubSettings
 from zkside.ops.http import HttpServer
 from zkside.ops.lag import LagProbe
 from zkside.ops.log_lines import start_logging
@@ -60,7 +60,7 @@ class Daemon:
         hosts = config.zookeeper.hosts
         journal = Journal(hosts) if config.state_dir is None else Journal.open(config.state_dir, hosts)
         self.session = Session(connect, session_settings(config), journal)
-        self.hub = Hub(self.session, hub_settings(config))
+        self.hub = Hub(self.session, _with_directory(hub_settings(config)))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
         self.rpc = RpcServer(self.session, self.hub, self.holds, rpc_settings(config, backend))
 
@@ -164,6 +164,12 @@ async def _run(config: Config, backend: Backend, announce: Callable[[Daemon], No
     await daemon.stop()
     log.info("stopped")
     return 0
+
+
+def _with_directory(settings: HubSettings) -> HubSettings:
+    if settings.state_dir is not None:
+        settings.state_dir.mkdir(mode=0o700, exist_ok=True)
+    return settings
 
 
 def _settle_memory() -> None:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def session_settings(config: Config) -> SessionSettings:
     )
 
 
+def cache_dir(config: Config) -> Path | None:
+    """Where caches are kept: a directory for each ensemble and chroot, so that a daemon which is pointed
+    elsewhere never answers with the tree of before."""
+    if config.state_dir is None:
+        return None
+    hosts = Hosts.parse(config.zookeeper.hosts)
+    of = f"{sorted(hosts.names)} {hosts.chroot}"
+    return config.state_dir / f"cache-{sha256(of.encode()).hexdigest()[:12]}"
+
+
 def hub_settings(config: Config) -> HubSettings:
     return HubSettings(
         idle_eviction_s=config.hub.idle_eviction_s,
@@ -81,7 +92,7 @@ def hub_settings(config: Config) -> HubSettings:
         max_roots=config.hub.max_roots,
         window_size=config.hub.window_size,
         event_queue_size=config.hub.event_queue_size,
-        state_dir=config.state_dir,
+        state_dir=cache_dir(config),
         snapshot_interval_s=config.hub.snapshot_interval_s,
     )
 

@@ -179,6 +179,24 @@ async def test_caches_answer_after_a_start_without_zookeeper(tmp_path: Path, own
                 await client.get("/kept", consistency=Consistency.CACHED, max_stale_s=0.001)
 
 
+async def test_a_daemon_pointed_elsewhere_does_not_answer_with_the_tree_of_before(
+    tmp_path: Path, own_zookeeper: ZooKeeperServer
+) -> None:
+    """R5: caches on disk belong to one ensemble and chroot."""
+    state_dir = str(tmp_path / "state")
+    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=own_zookeeper.hosts, STATE_DIR=state_dir) as first:
+        async with Client(first.address) as client:
+            await client.create("/kept", b"value", wait_for_ready=True)
+            await client.get("/kept", consistency=Consistency.CACHED)
+        first.signal(signal.SIGTERM)
+        assert first.wait_ended() == 0
+    own_zookeeper.kill()
+    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=f"{own_zookeeper.hosts}/other", STATE_DIR=state_dir) as second:
+        async with Client(second.address) as client:
+            with pytest.raises(Unavailable):
+                await client.get("/kept", consistency=Consistency.CACHED)
+
+
 def refused(directory: Path, **keys: str) -> str:
     """What a daemon says that must not start."""
     daemon = DaemonProcess(directory, backend="memory", **keys)
