@@ -64,7 +64,6 @@ class Feed:
 
     def __init__(self, target: Target, table: NodeTable, settled: Callable[[], int], window_size: int) -> None:
         self.target = target
-        self.users = 0
         self.wakes: set[Callable[[], None]] = set()
         self.sequence = 0
         """Number of the newest cut."""

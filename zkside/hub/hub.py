@@ -1,35 +1,28 @@
 """The hub: all local subscribers and cached reads on one set of watches.
 
-An event's way: `_on_event` → reader (reads, in rounds) → `_publish` → feeds → subscribers. EVENTS subscribers
-get theirs in `_on_event` already.
-
-A connection's way: `_on_status` pauses the reader; `_follow_session` sets the watches again, compares all roots
-with ZooKeeper, and lets the reader publish what changed meanwhile as one cut.
+An event's way: `_on_event` → keeper → reader (reads, in rounds) → `_publish` → feeds → subscribers. EVENTS
+subscribers get theirs in `_on_event` already. What happens when connections come and go: hub/keeper.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from zkside.core.diff import change_type, missed_events
-from zkside.errors import ConnectionLoss, NoNode, SessionLost, SessionSuspended, Unavailable, ZksideError
-from zkside.hub.disk import DiskSnapshot
+from zkside.errors import NoNode
 from zkside.hub.events import EventIndex, EventSubscription
 from zkside.hub.feed import Feed
-from zkside.hub.loader import Loader
+from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Announced, Reader, Settled
 from zkside.hub.reads import Reads
 from zkside.hub.roots import Root, Roots
+from zkside.hub.settings import HubSettings
 from zkside.hub.subscription import Subscription
 from zkside.hub.table import NodeTable
-from zkside.hub.watches import Watches
 from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.event import EventType, KeeperState, WatchedEvent
@@ -37,26 +30,7 @@ from zkside.model.session import SessionStatus
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.session import Session
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class HubSettings:
-    """How much the hub keeps, and for how long."""
-
-    idle_eviction_s: float = 60.0
-    """After this long without a subscriber or a cached read a root and its watch go. Also the time for which a
-    stream can be resumed after its last subscriber left."""
-    max_cached_nodes: int = 1_000_000
-    max_roots: int = 100_000
-    """Beyond it a cached read of yet another path is answered by the server instead."""
-    window_size: int = 10_000
-    """Paths in the log of one target: how far a subscriber can fall behind before it gets a new snapshot."""
-    event_queue_size: int = 10_000
-    """Events that one EVENTS subscriber may leave unread."""
-    state_dir: Path | None = None
-    """Where caches are kept over restarts; None: nowhere."""
-    snapshot_interval_s: float = 30.0
+__all__ = ["Hub", "HubSettings", "HubStatistics", "WatchStatus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,46 +77,37 @@ class Hub:
         self.roots = Roots()
         self.reader = Reader(session, self.table, self.roots, self._publish)
         self.reads = Reads(self)
-        self._watches = Watches(session)
-        self._loader = Loader(session, self.table, self.roots, self.reader, self.settings.max_cached_nodes)
+        self.keeper = Keeper(
+            session,
+            self.settings,
+            self.table,
+            self.roots,
+            self.reader,
+            on_reconnected=self._on_reconnected,
+            on_drop=self._on_drop,
+        )
         self._feeds: dict[tuple[str, Scope], list[Feed]] = {}
         self._subscriptions: set[Subscription] = set()
         self._events = EventIndex()
         self._taps: dict[str, set[Callable[[bytes | None], None]]] = {}
-        self._settling: list[tuple[int, Root]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loading: dict[Root, asyncio.Task[None]] = {}
-        self._connected = asyncio.Event()
-        self._outages = 0
-        self._outage_began = 0
-        self._epoch = 0
-        self._disk = DiskSnapshot(self.settings.state_dir) if self.settings.state_dir else None
         self._unlisten: Callable[[], None] = lambda: None
-        self._events_in = self._gaps = 0
+        self._events_in = self._gaps = self._conflated = 0
         self.changes_out = 0
         """Changes sent to subscribers, counted by the streams."""
         self.snapshots_out = 0
 
     def start(self) -> None:
         """Restore what was kept on disk, and follow the session."""
-        if self._disk is not None:
-            self._restore(self._disk)
+        self.keeper.start()
         self._unlisten = self.session.listen(status=self._on_status, event=self._on_event)
         self._on_status(self.session.status)
-        self._own(self.reader.run(), "zkside-reader")
-        self._own(self._follow_session(), "zkside-hub")
-        self._own(self._sweep(), "zkside-sweep")
 
     async def close(self) -> None:
         """Stop following; caches are written to disk."""
         self._unlisten()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.keeper.close()
         for feed in self._all_feeds():
             feed.close()
-        if self._disk is not None:
-            await self._save(self._disk)
 
     # Subscribing
 
@@ -161,20 +126,16 @@ class Hub:
         held: list[Root] = []
         try:
             for target in targets:
-                root = self.acquire(target.path, target.scope)
+                root = self.keeper.acquire(target.path, target.scope)
                 held.append(root)
-                await self.ready(root)
+                await self.keeper.ready(root)
         except BaseException:
             self._release_all(held)
             raise
         feeds = [self._feed(target) for target in targets]
-        for feed in feeds:
-            feed.users += 1
 
         def closed(subscription: Subscription) -> None:
             self._subscriptions.discard(subscription)
-            for feed in feeds:
-                feed.users -= 1
             self._release_all(held)
 
         resume_zxid = None
@@ -205,9 +166,9 @@ class Hub:
         try:
             for target in targets:
                 recursive = target.kind is WatchKind.PERSISTENT_RECURSIVE
-                root = self.acquire(target.path, Scope.SUBTREE if recursive else Scope.NODE)
+                root = self.keeper.acquire(target.path, Scope.SUBTREE if recursive else Scope.NODE)
                 held.append(root)
-                await self.ready(root)
+                await self.keeper.ready(root)
                 if target.kind in (WatchKind.DATA, WatchKind.CHILDREN) and self.table.records.get(target.path) is None:
                     raise NoNode(f"{target.path} does not exist")
         except BaseException:
@@ -220,7 +181,7 @@ class Hub:
 
         Keeps a watch on the path until the returned function is called, or the callback was.
         """
-        root = self.acquire(path, Scope.NODE)
+        root = self.keeper.acquire(path, Scope.NODE)
 
         def tap(record: bytes | None) -> None:
             if record is None or records.zxids(record)[0] != czxid:
@@ -245,36 +206,13 @@ class Hub:
         root.ready.add_done_callback(settled)
         return stop
 
-    def acquire(self, path: str, scope: Scope) -> Root:
-        """Keep a part of the tree; give it back with `release`."""
-        root = self.roots.get(path, scope)
-        if root is None:
-            root = Root(path, scope, asyncio.get_running_loop().create_future())
-            root.ready.add_done_callback(_seen)
-            self.roots.add(root)
-            self._loading[root] = self._own(self._load(root), "zkside-load")
-        root.users += 1
-        return root
-
-    def release(self, root: Root) -> None:
-        """The user of a root has gone; it stays for a while."""
-        root.users -= 1
-        root.last_used = time.monotonic()
-
-    async def ready(self, root: Root) -> None:
-        """Wait until a root can be used. Raises: why it cannot be; SessionSuspended if it would have to be
-        loaded and there is no connection."""
-        if not root.ready.done() and not self.session.status.state.is_connected:
-            raise SessionSuspended(f"{root.path} is not cached, and there is no connection to ZooKeeper")
-        await asyncio.shield(root.ready)
-
     def statistics(self) -> HubStatistics:
         now = time.monotonic()
         return HubStatistics(
-            server_watches=self._watches.count(),
+            server_watches=self.keeper.watches.count(),
             events_in=self._events_in,
             changes_out=self.changes_out,
-            conflated=sum(feed.conflated for feed in self._all_feeds()),
+            conflated=self._conflated + sum(feed.conflated for feed in self._all_feeds()),
             gaps=self._gaps + sum(subscription.gaps for subscription in self._events.subscriptions),
             snapshots_out=self.snapshots_out,
             subscribers=len(self._subscriptions) + len(self._events.subscriptions),
@@ -299,106 +237,30 @@ class Hub:
                 cached_nodes=sum(1 for root in watch.roots for _ in self.table.walk(root.path, root.scope.value)),
                 stale=any(root.stale_since is not None for root in watch.roots),
             )
-            for watch in self._watches.all()
+            for watch in self.keeper.watches.all()
         ]
 
     # From the session
 
     def _on_event(self, event: WatchedEvent) -> None:
         self._events_in += 1
-        self._events.dispatch(event, is_recursive_at=self._watches.is_recursive_at)
+        self._events.dispatch(event, is_recursive_at=self.keeper.watches.is_recursive_at)
         announced = Announced(event.since, event.since, event.zxid)
-        self._announce(event.path, announced)
+        self.keeper.announce(event.path, announced)
         if event.type in (EventType.NODE_CREATED, EventType.NODE_DELETED) and event.path != "/":
-            self._announce(paths.parent(event.path), announced)  # its Stat changed with it
-
-    def _announce(self, path: str, announced: Announced) -> None:
-        covered = False
-        for root in self.roots.covering(path):
-            covered = True
-            if not root.live:
-                root.announced.add(path)
-        if covered:
-            self.reader.announce(path, announced)
+            self.keeper.announce(paths.parent(event.path), announced)  # its Stat changed with it
 
     def _on_status(self, status: SessionStatus) -> None:
-        if status.state.is_connected:
-            self._connected.set()
-        elif self._connected.is_set():
-            self._connected.clear()
-            self._outages += 1
-            self._outage_began = self.reader.settled_zxid
-            self.reader.pause()
-            now = time.monotonic()
-            for root in self.roots:
-                if root.live and root.stale_since is None:
-                    root.stale_since = now
+        self.keeper.on_status(status)
         for subscription in list(self._subscriptions):
             subscription.session_changed(status)
         for events in list(self._events.subscriptions):
             events.session_changed(status.keeper_state)
 
-    async def _follow_session(self) -> None:
-        """One round of this for each connection."""
-        while True:
-            await self._connected.wait()
-            status = self.session.status
-            new_session = status.epoch != self._epoch
-            try:
-                await self._watches.synchronise(new_session=new_session)
-                self._epoch = status.epoch
-                await self._loader.compare(self._outage_began + 1)
-            except (Unavailable, ConnectionLoss, SessionLost) as error:
-                log.info("comparing the caches with ZooKeeper was interrupted: %s", error)
-                await self._next_status(status.sequence)
-                continue
-            if self.session.status.sequence != status.sequence:
-                continue
-            for root in self.roots:
-                root.stale_since = None
-            if self._outages:
-                for events in self._events.subscriptions:
-                    events.disconnected()
-            self.reader.resume()
-            self._settle_ready()
-            await self._next_status(status.sequence)
-
-    async def _next_status(self, sequence: int) -> None:
-        """Wait until the session's status is another one."""
-        changed = asyncio.Event()
-        unlisten = self.session.listen(status=lambda status: changed.set())
-        try:
-            if self.session.status.sequence == sequence:
-                await changed.wait()
-        finally:
-            unlisten()
-
-    async def _load(self, root: Root) -> None:
-        """Bring a root to life, over as many connections as it takes."""
-        try:
-            while True:
-                await self._connected.wait()
-                root.announced.clear()
-                try:
-                    await asyncio.shield(self._watches.serve(root))
-                    reached = await self._loader.load(root)
-                    break
-                except (Unavailable, ConnectionLoss, SessionLost) as error:
-                    if not self._connected.is_set() or isinstance(error, ConnectionLoss | SessionLost):
-                        await self._loader.purge(root.path, root.scope)
-                        await self._next_status(self.session.status.sequence)
-                        continue
-                    raise
-        except ZksideError as error:
-            root.ready.set_exception(error)
-            del self._loading[root]
-            self._drop(root)
-            return
-        del self._loading[root]
-        root.live = True
-        root.announced.clear()
-        self._settling.append((reached, root))
-        self._settle_ready()
+    def _on_reconnected(self) -> None:
+        """What changed during an outage is about to be published."""
+        for events in self._events.subscriptions:
+            events.disconnected()
 
     def _publish(self, zxid: int, cut: list[Settled]) -> None:
         """From the reader: hand a cut to the feeds, in one atomic section, so that it is one for all."""
@@ -415,16 +277,7 @@ class Hub:
                     tap(change.new)
         for feed, changes in by_feed.items():
             feed.append(zxid, changes)
-        self._settle_ready()
-
-    def _settle_ready(self) -> None:
-        settled = self.reader.settled_zxid
-        waiting, self._settling = self._settling, []
-        for reached, root in waiting:
-            if reached > settled:
-                self._settling.append((reached, root))
-            elif not root.ready.done():
-                root.ready.set_result(None)
+        self.keeper.settle_ready()
 
     # Feeds
 
@@ -454,80 +307,13 @@ class Hub:
     def _all_feeds(self) -> list[Feed]:
         return [feed for feeds in self._feeds.values() for feed in feeds]
 
-    # Clearing away
-
     def _release_all(self, held: list[Root], *, linger: bool = True) -> None:
         for root in held:
-            self.release(root)
-            if not linger and root.users == 0 and self.roots.get(root.path, root.scope) is root:
-                self._drop(root)
+            # A feed lingers for those who may want to resume; then its root has to.
+            self.keeper.release(root, linger=linger or (root.path, root.scope) in self._feeds)
         held.clear()
 
-    def _drop(self, root: Root) -> None:
-        if self.roots.get(root.path, root.scope) is not root:
-            return
-        self.roots.remove(root)
-        loading = self._loading.pop(root, None)
-        if loading is not None:
-            loading.cancel()
-        self._watches.release(root)
+    def _on_drop(self, root: Root) -> None:
         for feed in self._feeds.pop((root.path, root.scope), ()):
+            self._conflated += feed.conflated
             feed.close()
-        self._own(self._loader.purge(root.path, root.scope), "zkside-purge")
-
-    async def _sweep(self) -> None:
-        """Drop idle roots, and write caches to disk, from time to time."""
-        interval = max(0.05, min(self.settings.idle_eviction_s / 4, self.settings.snapshot_interval_s))
-        saved = time.monotonic()
-        while True:
-            await asyncio.sleep(interval)
-            now = time.monotonic()
-            for root in self.roots:
-                idle = root.users == 0 and now - root.last_used > self.settings.idle_eviction_s
-                if idle and root.ready.done() and root.stale_since is None:
-                    self._drop(root)
-            if self._disk is not None and now - saved >= self.settings.snapshot_interval_s:
-                saved = now
-                await self._save(self._disk)
-
-    def _restore(self, disk: DiskSnapshot) -> None:
-        loaded = disk.load()
-        if loaded is None:
-            return
-        now = time.monotonic()
-        for path, record in loaded.nodes:
-            self.table.put(path, record)
-        for path, scope in loaded.roots:
-            root = Root(path, scope, asyncio.get_running_loop().create_future(), live=True)
-            root.ready.set_result(None)
-            root.stale_since = now - loaded.age_s
-            root.last_used = now
-            self.roots.add(root)
-            self._watches.serve(root)
-        self._outage_began = loaded.zxid
-
-    async def _save(self, disk: DiskSnapshot) -> None:
-        if self._is_stale():
-            return  # what is on disk is younger, or as good
-        live = [(root.path, root.scope) for root in self.roots if root.live]
-        await disk.save(self.reader.settled_zxid, live, self.table)
-
-    def _is_stale(self) -> bool:
-        return any(root.stale_since is not None for root in self.roots)
-
-    def _own(self, flow: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(flow, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s failed", task.get_name(), exc_info=task.exception())
-
-
-def _seen(ready: asyncio.Future[None]) -> None:
-    """Marks a failure as looked at: whoever waits for the root gets it, and nobody may be waiting."""
-    if not ready.cancelled():
-        ready.exception()

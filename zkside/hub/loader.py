@@ -81,15 +81,15 @@ class Loader:
 
         await Walk(self._session, known=records_by_path.get, visit=visit).run(self._known())
 
-    async def purge(self, path: str, scope: Scope) -> None:
-        """Forget what was kept for a root that is gone, unless another root covers it."""
+    async def purge(self, path: str, scope: Scope, but: Root | None = None) -> None:
+        """Forget what was kept for a root that is gone (or has to load again), unless another root covers it."""
         doomed: list[str] = [path]
         for count, (below, _) in enumerate(self._table.walk(path, scope.value)):
             doomed.append(below)
             if count % PURGE_SLICE == 0:
                 await asyncio.sleep(0)
         for count, below in enumerate(doomed):
-            if not self._roots.is_covered(below):
+            if all(root is but for root in self._roots.covering(below)):
                 self._table.forget(below)
                 self._reader.forget(below)
             if count % PURGE_SLICE == 0:

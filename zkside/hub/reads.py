@@ -212,11 +212,11 @@ class Reads:
         kept = hub.roots.live_at(path) if scope is Scope.NODE else hub.roots.live_below(path)
         if kept is not None or (hub.roots.get(path, scope) is None and len(hub.roots) >= hub.settings.max_roots):
             return kept is not None
-        root = hub.acquire(path, scope)
+        root = hub.keeper.acquire(path, scope)
         try:
-            await hub.ready(root)
+            await hub.keeper.ready(root)
         finally:
-            hub.release(root)
+            hub.keeper.release(root)
         return True
 
     # From the server
