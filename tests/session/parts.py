@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from zkside.model.event import WatchedEvent
@@ -18,12 +19,15 @@ class Heard:
 
     def __init__(self, session: Session) -> None:
         self.statuses: list[SessionStatus] = []
+        self.times_ns: list[int] = []
+        """On CLOCK_BOOTTIME, when each status was heard."""
         self.events: list[WatchedEvent] = []
         self._news = asyncio.Event()
         self.stop = session.listen(status=self._hear_status, event=self._hear_event)
 
     def _hear_status(self, status: SessionStatus) -> None:
         self.statuses.append(status)
+        self.times_ns.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._news.set()
 
     def _hear_event(self, event: WatchedEvent) -> None:
@@ -42,6 +46,9 @@ class Heard:
 
         await self.wait_until(lambda: any(map(matches, self.statuses)))
         return next(filter(matches, self.statuses))
+
+    def heard_at_ns(self, status: SessionStatus) -> int:
+        return self.times_ns[self.statuses.index(status)]
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WITHIN_S):
