@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 
 from zkside.zk.wire import REPLY_HEADER
@@ -92,7 +92,7 @@ async def silent(client: Client) -> None:
 
 
 @asynccontextmanager
-async def older_release(port: int, unknown: frozenset[int]) -> AsyncIterator[str]:
+async def older_release(port: int, unknown: Set[int]) -> AsyncIterator[str]:
     """A real server that does not know some opcodes, as an older release would not: it answers them with
     Unimplemented, in order. Yields the hosts."""
 

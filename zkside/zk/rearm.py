@@ -6,10 +6,11 @@ on, so a read that the event causes reaches the server after the new watch and s
 recursive watch every node carries both, with its children known: what a new listing adds or lacks becomes
 NodeCreated and NodeDeleted.
 
-The effect is that of persistent watches: no change stays without an event. What happens between an event and the
-new watch shows in the Stat that comes with the watch (its versions grew by more than the event told), and one
-more event is made up of it; so several changes may merge into one event, and it may follow their transaction's
-other events by a round trip.
+The effect is that of persistent watches: no change stays without an event, and a read whose reply comes after
+the event, or is older than the event's zxid, is not trusted to show it. What happens between an event and the new
+watch shows in what comes with the watch (its Stat counts more changes than were told), and one more event is made
+up of it. Its zxid is an upper bound, the reply's. So several changes may merge into one event, an event may come
+once too often, and it may follow its transaction's other events by a round trip.
 """
 
 from __future__ import annotations
@@ -27,30 +28,65 @@ from zkside.zk.socket import Socket, complete
 from zkside.zk.watches import Emit, in_packets
 from zkside.zk.wire import ArmChildren, ArmData, SetOneShotWatches
 
+_REMEMBERED_GONE = 256
+
 
 class _Node:
     """What is known of a path: what its watches saw when they were set, and the events from then on."""
 
-    __slots__ = ("children", "children_since", "cversion", "czxid", "data_since", "dirty", "exists", "version")
+    __slots__ = (
+        "children",
+        "children_since",
+        "cversion",
+        "czxid",
+        "data_since",
+        "dirty",
+        "exists",
+        "gone",
+        "overtaken",
+        "told_children",
+        "told_gone",
+        "told_zxid",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.exists: bool | None = None
         """None before the first look."""
         self.children: set[str] | None = None
         """None before the first look."""
-        self.czxid = 0
-        """0 while it is not known, after NodeCreated and NodeDeleted."""
-        self.version = self.cversion = 0
-        """With what the events told since: any more is news."""
         self.data_since = self.children_since = 0
         """A lower bound of the next change."""
         self.dirty = False
         """A request for its watches was lost with the connection."""
+        self.overtaken = False
+        """Reads of the owner were on their way when it was told: they may have seen what the event did, and not
+        what happened between them and the new watch."""
+        self.told_zxid = 0
+        """Reads up to here are not trusted after the last event."""
+        self._count_anew()
+
+    def _count_anew(self) -> None:
+        self.czxid = 0
+        """0 while it is not known, after NodeCreated and NodeDeleted."""
+        self.version = 0
+        """With what the events told since: any more is news."""
+        self.cversion = 0
+        self.told_children = self.told_gone = 0
+        """Events since the last listing: of changed children, and of children deleted."""
+        self.gone: dict[str, None] = {}
+        """The latest of those children."""
 
     def begin_anew(self, *, exists: bool) -> None:
         self.exists = exists
-        self.czxid = self.version = self.cversion = 0
         self.children = set()
+        self._count_anew()
+
+    def tell_gone(self, child: str) -> None:
+        self.told_gone += 1
+        self.gone[child] = None
+        if len(self.gone) > _REMEMBERED_GONE:
+            del self.gone[next(iter(self.gone))]
 
 
 class _Wave:
@@ -133,14 +169,16 @@ class RearmedWatches:
             return
         if kind is EventType.NODE_CHILDREN_CHANGED:
             node.children_since = max(node.children_since, since)
-            node.cversion += 1
+            node.told_children += 1
             self._arm_children(path, node, None)
             if self.recursive.get(path) is not False:
                 return  # the new listing tells which child came or went
         else:
             node.data_since = max(node.data_since, since)
+            node.overtaken = self._socket.has_reads_under_way()
             if kind is EventType.NODE_CREATED:
                 node.begin_anew(exists=True)
+                node.told_zxid = since
                 node.children_since = max(node.children_since, since)
                 self._arm_children(path, node, None)
             else:
@@ -215,71 +253,87 @@ class RearmedWatches:
     # --- what the new watches saw
 
     def _data_armed(self, path: str, node: _Node, zxid: int, stat: Stat | None) -> None:
-        first = node.exists is None
         since, node.data_since = node.data_since, zxid + 1
-        if stat is None:
+        overtaken, node.overtaken = node.overtaken, False
+        if node.exists is None:
+            node.exists = stat is not None
+        elif stat is None:
             if node.exists:
-                self._deleted(path, node, 0, since)
-            node.exists = False
+                self._deleted(path, node, zxid, since)
+            elif overtaken:  # it may have come and gone again
+                self._tell(EventType.NODE_DELETED, path, zxid, since)
             return
-        if first:
-            node.exists = True
         elif not node.exists or (node.czxid and node.czxid != stat.czxid):
             if node.exists:
-                self._tell(EventType.NODE_DELETED, path, 0, since)
+                self._tell(EventType.NODE_DELETED, path, zxid, since)
             node.begin_anew(exists=True)
             self._arm_children(path, node, None)
-            self._tell(EventType.NODE_CREATED, path, stat.czxid, stat.czxid)
-        if not first and stat.version > node.version:
+            self._tell(EventType.NODE_CREATED, path, stat.mzxid, stat.czxid)
+        elif stat.version > node.version or (not node.czxid and overtaken and stat.mzxid > node.told_zxid):
             self._tell(EventType.NODE_DATA_CHANGED, path, stat.mzxid, stat.mzxid)
-        node.czxid, node.version = stat.czxid, stat.version
+        if stat is not None:
+            node.czxid, node.version = stat.czxid, stat.version
 
     def _children_armed(
         self, path: str, node: _Node, zxid: int, names: list[str], stat: Stat | None, wave: _Wave | None
     ) -> None:
         known, node.children = node.children, set(names)
         since, node.children_since = node.children_since, zxid + 1
+        changes = 0
         if stat is not None:
-            missed = known is not None and node.czxid in (0, stat.czxid) and stat.cversion > node.cversion
-            if missed and self.recursive.get(path) is False:
-                self._tell(EventType.NODE_CHILDREN_CHANGED, path, stat.pzxid, stat.pzxid)
+            changes = stat.cversion - node.cversion if known is not None else 0
+            if changes > node.told_children and self.recursive.get(path) is False:
+                self._tell(EventType.NODE_CHILDREN_CHANGED, path, zxid, since)
             node.cversion = stat.cversion
+        node.told_children = 0
         if not self._is_below_recursive(path):
             return
-        for gone in sorted((known or set()) - node.children):
-            self._gone(join(path, gone), since)
-        for added in sorted(names):
-            child = join(path, added)
-            if known is not None and added not in known:
-                self._came(child, since)
+        went = sorted((known or set()) - node.children)
+        for child in went:
+            self._gone(join(path, child), zxid, since)
+        came = 0
+        for name_ in sorted(names):
+            child = join(path, name_)
+            if known is not None and name_ not in known:
+                came += 1
+                self._came(child, zxid, since)
             elif wave is not None or child not in self._nodes:  # a first look: not news
                 self._arm(child, wave)
+        if changes > came + len(went) + node.told_gone:  # some came and went unseen: perhaps old acquaintances
+            for name_ in node.gone.keys() - node.children:
+                self._tell(EventType.NODE_DELETED, join(path, name_), zxid, since)
+        node.told_gone = 0
 
-    def _came(self, path: str, since: int) -> None:
+    def _came(self, path: str, zxid: int, since: int) -> None:
         node = self._node(path)
         news = not node.exists
         if news:
             node.begin_anew(exists=True)
+        node.told_zxid = zxid
+        node.overtaken = self._socket.has_reads_under_way()
         node.data_since = max(node.data_since, since)
         node.children_since = max(node.children_since, since)
         self._arm(path, None)
         if news:
-            self._tell(EventType.NODE_CREATED, path, 0, since)
+            self._tell(EventType.NODE_CREATED, path, zxid, since)
 
-    def _gone(self, path: str, since: int) -> None:
+    def _gone(self, path: str, zxid: int, since: int) -> None:
         node = self._nodes.get(path)
         if node is not None:
             for child in tuple(node.children or ()):
-                self._gone(join(path, child), since)
-            self._deleted(path, node, 0, since)
+                self._gone(join(path, child), zxid, since)
+            self._deleted(path, node, zxid, since)
 
     def _deleted(self, path: str, node: _Node, zxid: int, since: int) -> None:
         """A node of somebody's own watch is waited for; another is found again by its parent's listing."""
         news = node.exists is not False
         node.begin_anew(exists=False)
+        node.overtaken = self._socket.has_reads_under_way()
         above = self._nodes.get(parent(path))
-        if above is not None and above.children and path != "/":
-            above.children.discard(name(path))
+        if above is not None and path != "/":
+            above.tell_gone(name(path))
+            if above.children:
+                above.children.discard(name(path))
         if path in self.recursive:
             self._arm_data(path, node, None)
         else:
@@ -288,7 +342,7 @@ class RearmedWatches:
             self._tell(EventType.NODE_DELETED, path, zxid, since)
 
     def _tell(self, kind: EventType, path: str, zxid: int, since: int) -> None:
-        self._emit(WatchedEvent(kind, KeeperState.SYNC_CONNECTED, path, zxid, since))
+        self._emit(WatchedEvent(kind, KeeperState.SYNC_CONNECTED, path, zxid, min(since, zxid or since)))
 
     # --- what is watched at all
 

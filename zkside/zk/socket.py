@@ -17,11 +17,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 
 from zkside import errors
 from zkside.errors import ZksideError
-from zkside.model.operation import Create, Delete, Operation, Reply, SetAcl, SetData, Transaction
+from zkside.model.operation import (
+    Create,
+    Delete,
+    Exists,
+    GetChildren,
+    GetData,
+    Operation,
+    ReadMany,
+    Reply,
+    SetAcl,
+    SetData,
+    Transaction,
+)
 from zkside.zk import refusals
 from zkside.zk.kazoo_parts import AUTH_OPCODE, PING_OPCODE
 from zkside.zk.wire import (
@@ -42,6 +55,7 @@ _FRAME_HEADER = struct.Struct("!ii")  # length, xid
 _int_at = struct.Struct("!i").unpack_from
 _PING_FRAME = struct.pack("!iii", 8, PING_XID, PING_OPCODE)
 _MAX_XID = 2**31 - 1
+_READS = frozenset({Exists, GetChildren, GetData, ReadMany})
 _WRITES = Create | SetData | Delete | Transaction | SetAcl
 _WRITE_BYTES: Final = 1 << 20
 _PURGE_INTERVAL_S = 0.1
@@ -168,6 +182,12 @@ class Socket(asyncio.Protocol):
     @property
     def queued(self) -> int:
         return len(self._queue)
+
+    def has_reads_under_way(self) -> bool:
+        """Whether anything is asked of the state of nodes; looks at every request."""
+        return any(
+            type(request.operation) in _READS for requests in (self._pending, self._queue) for request in requests
+        )
 
     # --- asking
 
