@@ -117,10 +117,11 @@ class Lease:
         "_attempt_ns",
         "_contact_ns",
         "_half_tick_ns",
+        "_heard_until_ns",
         "_interval_ns",
         "_needed",
         "_proof_ns",
-        "_settled_until_ns",
+        "_proven_until_ns",
         "_slack_ns",
         "_span_ns",
         "_strength",
@@ -144,7 +145,8 @@ class Lease:
         """There is no session (any more)."""
         self._active_ns.clear()
         self._contact_ns = self._proof_ns = self._attempt_ns = self._unproven_since_ns = 0
-        self._timeout_ns = self._span_ns = self._half_tick_ns = self._slack_ns = self._settled_until_ns = 0
+        self._timeout_ns = self._span_ns = self._half_tick_ns = self._slack_ns = 0
+        self._heard_until_ns = self._proven_until_ns = 0
         self.lease_ns = 0
         """Until when what the session owns may be believed in; 0 while nothing is proven."""
         self.deadline_ns = FAR
@@ -170,7 +172,7 @@ class Lease:
         self._contact_ns = max(self._contact_ns, now_ns)
         self._active_ns.clear()
         self._active_ns.append(now_ns)
-        self._attempt_ns = self._settled_until_ns = 0
+        self._attempt_ns = self._heard_until_ns = self._proven_until_ns = 0
         if self._proof_ns:
             self.lease_ns = max(self.lease_ns, self._proof_ns + self._span_ns)
         elif self._unproven_since_ns:
@@ -179,8 +181,11 @@ class Lease:
 
     def acknowledged(self, strength: int, sent_ns: int) -> None:
         """The server answered what was sent then. Answers come in the order of sending."""
-        if sent_ns < self._settled_until_ns:
+        # Thousands of answers in a second move the lease no further than a few: the next ones are skipped.
+        is_proof = strength >= self._strength
+        if sent_ns < (self._proven_until_ns if is_proof else self._heard_until_ns):
             return
+        self._heard_until_ns = sent_ns + (self._interval_ns >> 4)
         self._contact_ns = max(self._contact_ns, sent_ns)
         active_ns = self._active_ns
         if active_ns and sent_ns - active_ns[-1] > self._interval_ns >> 2:
@@ -188,9 +193,8 @@ class Lease:
         known_ns = sent_ns - self._half_tick_ns
         while len(active_ns) > 1 and active_ns[1] <= known_ns:
             active_ns.popleft()
-        if strength >= self._strength and active_ns:
-            # Thousands of answers in a second move the lease no further than a few: skip the next ones.
-            self._settled_until_ns = sent_ns + (self._interval_ns >> 4)
+        if is_proof and active_ns:
+            self._proven_until_ns = self._heard_until_ns
             self._attempt_ns = max(self._attempt_ns, sent_ns)
             from_ns = min(sent_ns, active_ns[0] + self._slack_ns)
             if from_ns > self._proof_ns:
