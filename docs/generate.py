@@ -23,6 +23,8 @@ GENERATORS: Mapping[str, str] = {
     "configuration-keys": "zkside.config_source:documented",
     "errors-table": "zkside.rpc.status:table",
     "proofs": "docs.proofs:table",
+    "cli-exit-codes": "zkside.cli.reference:exit_codes",
+    "cli-commands": "zkside.cli.reference:commands",
 }
 """What is generated, and by which function without arguments that returns Markdown."""
 

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
@@ -42,7 +41,7 @@ class Stubs:
         self.watch: Any = watch_pb2_grpc.WatchServiceStub(self.channel)
         self.hold: Any = hold_pb2_grpc.HoldServiceStub(self.channel)
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(self.channel)
-        self.health: Any = health_pb2_grpc.HealthStub(self.channel)
+        self.health: Any = health_pb2_grpc.HealthStub(self.channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,7 +135,7 @@ def fault(error: grpc.aio.AioRpcError) -> Fault:
             status = status_pb2.Status.FromString(value)
             assert status.code == error.code().value[0]
             for detail in status.details:
-                info: Message
+                info: Any
                 if detail.Unpack(info := error_details_pb2.ErrorInfo()):
                     assert info.domain == "zkside"
                     reason, metadata = info.reason, dict(info.metadata)

@@ -211,9 +211,7 @@ async def test_a_transaction_is_all_or_nothing_and_tells_what_each_step_did(clie
     assert (answer.committed, kinds) == (True, ["create", "set", "check", "create", "delete"])
     stat = answer.results[1].set.stat
     assert stat.czxid == stat.mzxid == answer.header.zxid
-    refused = await client.node.Transact(
-        TransactRequest(operations=[set_("/t", b"2"), create("/t"), set_("/t", b"3")])
-    )
+    refused = await client.node.Transact(TransactRequest(operations=[set_("/t", b"2"), create("/t"), set_("/t", b"3")]))
     reasons = [result.failure.reason for result in refused.results]
     assert (refused.committed, reasons) == (False, ["ROLLED_BACK", "NODE_EXISTS", "NOT_ATTEMPTED"])
     assert (await client.node.Get(GetRequest(path="/t"))).node.data == b"1"

@@ -13,9 +13,7 @@ from zkside import errors
 from zkside.errors import InvalidArgument, NoNode, SessionSuspended, ZksideError
 from zkside.rpc import status
 
-CLASSES = [
-    each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, ZksideError)
-]
+CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, ZksideError)]
 
 
 def unpacked(made: status.Status) -> tuple[status_pb2.Status, error_details_pb2.ErrorInfo]:

@@ -14,7 +14,6 @@ from zkside.errors import (
     ConnectionLoss,
     DeadlineExceeded,
     HoldLost,
-    InvalidPath,
     NodeExists,
     NoNode,
     NotEmpty,
@@ -294,8 +293,6 @@ class Writes:
         Not atomic: what others create below meanwhile is deleted too. Raises: NoNode; NoAuth;
         OutcomeUnknown (metadata `deleted`) when it was cut off halfway. Cancellation: leaves a part deleted.
         """
-        if path == "/":
-            raise InvalidPath("the root cannot be deleted", field="path")
         deleted = 0
         sent = self._find_out.sent("recursive delete", path, deadline_s)
         for _ in range(MAX_SWEEPS):

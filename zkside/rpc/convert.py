@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
-from zkside.errors import InvalidArgument, ZksideError
+from zkside.errors import InvalidArgument, InvalidPath, ZksideError
 from zkside.hub.reads import Consistency, Freshness
 from zkside.model import path as paths
 from zkside.model import record as records
@@ -262,6 +262,13 @@ def create(request: node_pb2.CreateRequest, default_acl: tuple[Acl, ...], *, alo
     return Create(path, request.data, mode, acl(request.acl, default_acl, field), ttl_ms)
 
 
+def deletable(path: str, field: str = "") -> str:
+    """A path below the root. (Below a chroot ZooKeeper itself would delete the chroot's node.)"""
+    if path == "/":
+        raise InvalidPath("the root cannot be deleted", field=f"{field}path")
+    return paths.validate(path, field=f"{field}path")
+
+
 def step(operation: node_pb2.Operation, default_acl: tuple[Acl, ...], field: str) -> Write:
     """One operation of a transaction or a pipeline."""
     kind = operation.WhichOneof("operation")
@@ -275,8 +282,7 @@ def step(operation: node_pb2.Operation, default_acl: tuple[Acl, ...], field: str
         case "delete":
             if operation.delete.recursive:
                 raise InvalidArgument("a recursive delete is a call of its own", field=f"{field}recursive")
-            path = paths.validate(operation.delete.path, field=f"{field}path")
-            return Delete(path, version(operation.delete, field))
+            return Delete(deletable(operation.delete.path, field), version(operation.delete, field))
         case "check":
             return Check(paths.validate(operation.check.path, field=f"{field}path"), version(operation.check, field))
         case _:

@@ -30,7 +30,7 @@ from zkside.zk.session import Session
 
 READY_KEY = "zkside-wait-for-ready"
 STATUS_PATIENCE_S = 1.0
-"""How long a status may take to reach a client that does not read; then its stream is cut."""
+"""How long a handler waits for its status to be taken by a client that does not read."""
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -101,6 +101,13 @@ class Interceptors(Collector):
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
+        self._idle: asyncio.Event | None = None
+
+    async def wait_idle(self) -> None:
+        """Return when no unary call is under way."""
+        if self.calls:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
     def wrap(self, method: MethodDescriptor, handler: Callable[[Any, Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler to register with gRPC for a method.
@@ -159,6 +166,8 @@ class Interceptors(Collector):
             finally:
                 self.calls -= 1
                 counts.finish(code, clock() - begun_s)
+                if self._idle is not None and not self.calls:
+                    self._idle.set()
 
         return call
 
@@ -264,8 +273,8 @@ def _parse_each(
 async def _abort(context: Context, failure: Status) -> None:
     """End the stream with this status; never returns.
 
-    A client that does not read would keep its status from being sent, for ever: then the stream is cut
-    without one, which gRPC does (RST_STREAM) for a handler that was cancelled.
+    A client that does not read takes no status either. Then it waits inside gRPC, behind the messages, for the
+    client to read or to go, and the handler ends without waiting with it (cancelled, as gRPC knows it).
     """
     try:
         async with asyncio.timeout(STATUS_PATIENCE_S):

@@ -154,7 +154,7 @@ class NodeServicer:
         return node_pb2.SetResponse(header=convert.header(self._session, reply.zxid), stat=convert.stat(reply.value))
 
     async def delete(self, request: node_pb2.DeleteRequest, call: Call) -> node_pb2.DeleteResponse:
-        path, version = paths.validate(request.path), convert.version(request)
+        path, version = convert.deletable(request.path), convert.version(request)
         if not request.recursive:
             reply = await self._writes.delete(Delete(path, version), deadline_s=call.deadline_s())
             return node_pb2.DeleteResponse(header=convert.header(self._session, reply.zxid), deleted=1)
@@ -207,6 +207,7 @@ class NodeServicer:
     async def hold_ephemeral(
         self, request: node_pb2.HoldEphemeralRequest, call: StreamCall
     ) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+        call.stream.ends_by_itself = True
         mode = CreateMode.EPHEMERAL_SEQUENTIAL if request.sequential else CreateMode.EPHEMERAL
         path = paths.validate(request.path, sequential=mode.is_sequential)
         operation = Create(path, request.data, mode, convert.acl(request.acl, self._default_acl))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # max_concurrent_streams stays unset: beyond it calls would queue in the client, a Release behind the very
     # streams that it is to end. QuotaSettings answers instead.
 )
+
+FAREWELL_S = 0.25
+"""How long the last statuses may take to leave a server."""
 
 _SNAKE = re.compile("(?<!^)(?=[A-Z])")
 
@@ -199,9 +203,7 @@ class RpcServer:
         self.health.drain()
         open_streams = len(self.streams)
         released = await self._holds.drain()
-        # Streams of holds have ended with their last update; the others are told now.
-        self.streams.end_all(Draining("the daemon is being drained"), infrastructure=False)
-        await self.streams.wait_ended(infrastructure=False)
+        await self.streams.end_in_order(Draining("the daemon is being drained"), infrastructure=False)
         return open_streams - len(self.streams), released
 
     async def stop(self, grace_s: float, *, keep_holds: bool = False) -> None:
@@ -216,14 +218,16 @@ class RpcServer:
         self.streams.draining = self.streams.stopping = True
         self.health.stop()
         await self._holds.close(keep=keep_holds, within_s=grace_s / 2)
-        self.streams.end_all(Draining("the daemon stops"), infrastructure=True)
-        try:
+        stopping = Draining("the daemon stops")
+        if keep_holds:
+            # Their holds go on without them, so they have no last message.
+            self.streams.end_all(stopping, infrastructure=True)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until_s):
-                await self.streams.wait_ended(infrastructure=True)
-        except TimeoutError:
-            # Clients that do not read; the servers cut them.
-            pass
-        await self._stop_servers(max(0.0, until_s - loop.time()))
+                await self.streams.end_in_order(stopping, infrastructure=True)
+                await self.interceptors.wait_idle()
+        # All handlers have ended, or had their time. What a client has not read yet would keep gRPC waiting.
+        await self._stop_servers(min(FAREWELL_S, max(0.0, until_s - loop.time())))
         # A handler that was cut runs its last lines after the server has stopped.
         await self.streams.wait_ended(infrastructure=True)
         await self._writes.close()

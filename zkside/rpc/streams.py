@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from zkside.errors import Draining, Quota, ZksideError
 
+LAST_MESSAGE_S = 1.0
+"""How long the stream of a released hold may take to say so to a client that does not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuotaSettings:
@@ -53,7 +56,7 @@ def _nothing() -> int:
 class Stream:
     """One open stream; belongs to the task that serves it."""
 
-    __slots__ = ("_task", "ending", "method", "peer", "pending", "sent", "started_s")
+    __slots__ = ("_task", "ending", "ends_by_itself", "method", "peer", "pending", "sent", "started_s")
 
     def __init__(self, method: str, peer: str, task: asyncio.Task[object]) -> None:
         self.method = method
@@ -62,6 +65,8 @@ class Stream:
         self.sent = 0
         self.pending: Callable[[], int] = _nothing
         """Set by the handler: how many paths or events wait to be read by the client."""
+        self.ends_by_itself = False
+        """Set by the handler of a hold: it has a last message to send when the hold is released."""
         self.ending: ZksideError | None = None
         self._task = task
 
@@ -136,6 +141,21 @@ class Streams:
         for stream in ending:
             stream.end(error)
         return len(ending)
+
+    async def end_in_order(self, error: ZksideError, *, infrastructure: bool) -> None:
+        """End all streams, and return when they are gone: those that end by themselves get time for it first.
+
+        For use when every hold was released, or is being kept.
+        """
+        for stream in list(self._open):
+            if (infrastructure or not stream.is_infrastructure) and not stream.ends_by_itself:
+                stream.end(error)
+        try:
+            async with asyncio.timeout(LAST_MESSAGE_S):
+                await self.wait_ended(infrastructure=infrastructure)
+        except TimeoutError:
+            self.end_all(error, infrastructure=infrastructure)
+            await self.wait_ended(infrastructure=infrastructure)
 
     async def wait_ended(self, *, infrastructure: bool) -> None:
         """Return when no stream is left (but for health and the like, unless `infrastructure`)."""
