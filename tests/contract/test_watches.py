@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.contract.conftest import Join
 from tests.contract.world import Peer, World
 from zkside.model.event import EventType, KeeperState
 from zkside.model.operation import (
     OPEN_ACL,
+    Acl,
     AddWatch,
     Create,
     CreateMode,
@@ -149,6 +151,23 @@ async def test_a_removed_watch_is_silent_and_removing_it_again_is_no_error(
     await other.do(Create("/a/b"))
     await peer.catch_up()
     assert peer.events == []
+
+
+async def test_nothing_is_heard_of_nodes_that_may_not_be_read(peer: Peer, join: Join) -> None:
+    """CVE-2024-23944: fixed in 3.8.4 and 3.9.2, and in Debian's 3.8.0."""
+    ann = await join(auth=(("digest", "ann:secret"),))
+    for watcher in (peer, ann):
+        await watcher.do(AddWatch("/", recursive=True))
+    await ann.do(Create("/hers", acl=(Acl(31, "auth", ""),)))
+    await ann.do(SetData("/hers", b""))
+    await ann.do(Create("/hers/open"))
+    await ann.do(Delete("/hers/open"))
+    await ann.do(Delete("/hers"))
+    hers = [(CREATED, "/hers"), (DATA, "/hers"), (DELETED, "/hers")]
+    everybodys = [(CREATED, "/hers/open"), (DELETED, "/hers/open")]
+    await peer.catch_up()
+    assert peer.events == everybodys
+    assert ann.events == [*hers[:2], *everybodys, hers[2]]
 
 
 async def test_reads_leave_a_watch_alone(peer: Peer, other: Peer) -> None:

@@ -32,7 +32,7 @@ from zkside.model.operation import (
 )
 from zkside.zk.clock import Clock, SystemClock, Timer
 from zkside.zk.memory_network import Link, MemoryNetwork
-from zkside.zk.memory_tree import Change, Identities, Identity, Transition, Tree, digest_identity
+from zkside.zk.memory_tree import READ, Change, Identities, Identity, Transition, Tree, allows, digest_identity
 from zkside.zk.port import Ticket
 
 T = TypeVar("T")
@@ -86,7 +86,10 @@ class Attachment:
     """By path; True is recursive."""
 
     def hears(self, change: Change) -> bool:
-        """Whether one of its watches fires. Source: WatchManager.triggerWatch."""
+        """Whether one of its watches fires, and it may know. Source: WatchManager, NIOServerCnxn.process."""
+        return self._watches(change) and allows(change.acl, READ, self.session.identities)
+
+    def _watches(self, change: Change) -> bool:
         if change.type is EventType.NODE_CHILDREN_CHANGED:
             return self.watches.get(change.path) is False
         if change.path in self.watches:

@@ -163,6 +163,8 @@ class Change(NamedTuple):
 
     type: EventType
     path: str
+    acl: tuple[Acl, ...]
+    """Of that node: a session hears nothing of what it may not read (since 3.8.4 and 3.9.2)."""
 
 
 @dataclass(slots=True)
@@ -286,8 +288,8 @@ class Tree:
 
         transition.undo.append(undo)
         transition.changes += (
-            Change(EventType.NODE_CREATED, path),
-            Change(EventType.NODE_CHILDREN_CHANGED, above),
+            Change(EventType.NODE_CREATED, path, acl),
+            Change(EventType.NODE_CHILDREN_CHANGED, above, parent.acl),
         )
         return Created(path, node.stat)
 
@@ -317,8 +319,8 @@ class Tree:
 
         transition.undo.append(undo)
         transition.changes += (
-            Change(EventType.NODE_DELETED, path),
-            Change(EventType.NODE_CHILDREN_CHANGED, above),
+            Change(EventType.NODE_DELETED, path, node.acl),
+            Change(EventType.NODE_CHILDREN_CHANGED, above, parent.acl),
         )
 
     def _set(self, change: SetData, transition: Transition) -> Stat:
@@ -334,7 +336,7 @@ class Tree:
         node.version += 1
         node.mzxid = transition.zxid
         node.mtime = transition.time_ms
-        transition.changes.append(Change(EventType.NODE_DATA_CHANGED, change.path))
+        transition.changes.append(Change(EventType.NODE_DATA_CHANGED, change.path, node.acl))
         return node.stat
 
     def _check(self, check: Check, transition: Transition) -> None:
