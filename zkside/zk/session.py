@@ -236,8 +236,6 @@ class Session:
         connection, self._is_kept = self._line.connection, keep_session
         self._epoch.note_zxid(self.last_zxid)
         self._advance(Input.CLOSE, "closed, the session is kept" if keep_session else "closed")
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             if self._janitor_task is not None:
                 self._janitor_task.cancel()
@@ -420,9 +418,8 @@ class Session:
         self._look(self._boottime_ns())
         if self._state in (SessionState.LOST, SessionState.CLOSED):
             return SessionLost(f"the session is {self._state.value}: {self._status.reason}")
-        if self._can_read:
-            return SessionSuspended("connected to a server that only reads; nothing was sent")
-        return SessionSuspended(f"not connected to ZooKeeper ({self._status.reason}); nothing was sent")
+        what = "connected to a server that only reads" if self._can_read else f"not connected: {self._status.reason}"
+        return SessionSuspended(f"{what}; nothing was sent")
 
     # --- time
 
@@ -431,7 +428,6 @@ class Session:
         machine sleeps, so that a longer wait could end late by as long."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         if self._state is SessionState.CLOSED:
             return
         at_ns = min(self._boottime_ns() + _LOOK_INTERVAL_NS, self._open_at_ns)
@@ -442,7 +438,6 @@ class Session:
         self._timer = self._clock.call_at(at_ns, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
         self._guarded(self._do_what_is_due)
         self._arm()
 
