@@ -100,7 +100,7 @@ class Subscription:
                 self._snapshots[index] = SnapshotReason.INITIAL if initial else SnapshotReason.RESUME_TOO_OLD
             else:
                 self._cursors[index] = cursor
-            feed.wakes.add(self.wake)
+            feed.wakes[self.wake] = None
 
     def wake(self) -> None:
         """Something is there to be delivered."""
@@ -142,7 +142,7 @@ class Subscription:
     def close(self) -> None:
         """Nothing is wanted any more."""
         for feed in self._feeds:
-            feed.wakes.discard(self.wake)
+            feed.wakes.pop(self.wake, None)
         self._on_close(self)
 
     async def _take_snapshots(self) -> None:
