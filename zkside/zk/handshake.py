@@ -92,7 +92,7 @@ async def authenticate(socket: Socket, host: str, credentials: Credentials) -> N
     """Raises: Ended (AUTH_FAILED); ConnectionLoss."""
     if credentials.sasl is not None:
         try:
-            await negotiate(credentials.sasl, host, lambda token: socket.ask(SaslStep(token)))
+            await negotiate(credentials.sasl, host, lambda token: socket.requests.ask(SaslStep(token)))
         except (SaslError, NoAuth) as error:
             raise Ended(Ending.AUTH_FAILED, f"SASL {credentials.sasl.mechanism}: {error}") from error
     for scheme, credential in credentials.auth:

@@ -26,8 +26,9 @@ from zkside.zk.hosts import Address, Hosts, is_writable
 from zkside.zk.kazoo_parts import error_text
 from zkside.zk.port import Connected, ConnectionStatistics, Connector, Ending, Listener, Ticket
 from zkside.zk.rearm import RearmedWatches
+from zkside.zk.requests import Limits, Traffic
 from zkside.zk.sasl import SaslSettings
-from zkside.zk.socket import Limits, Socket, Traffic
+from zkside.zk.socket import Socket
 from zkside.zk.watches import EVENT_TYPES, KEEPER_STATES, PersistentWatches, read_many
 from zkside.zk.wire import CloseSession, inside
 
@@ -133,7 +134,7 @@ class KazooConnection:
             return self._watches.add(socket, operation)
         if isinstance(operation, RemoveWatch):
             return self._watches.remove(socket, operation)
-        return socket.call(operation)
+        return socket.requests.call(operation)
 
     async def close(self, *, within_s: float) -> None:
         if self._over is not None:
@@ -157,8 +158,8 @@ class KazooConnection:
     def statistics(self) -> ConnectionStatistics:
         socket, traffic = self._socket, self._traffic
         return ConnectionStatistics(
-            in_flight=socket.in_flight if socket else 0,
-            queued=socket.queued if socket else 0,
+            in_flight=socket.requests.in_flight if socket else 0,
+            queued=socket.requests.queued if socket else 0,
             sent=traffic.sent,
             received_bytes=traffic.received_bytes,
             sent_bytes=traffic.sent_bytes,
@@ -233,7 +234,7 @@ class KazooConnection:
             self._ticket = session.ticket
             self._saw_writable = self._saw_writable or not session.read_only
             if self._closing:
-                await socket.ask(CloseSession())
+                await socket.requests.ask(CloseSession())
                 raise Ended(Ending.CLOSED, "closed")
             await self._authenticate(socket, address)
             await self._restore_watches(socket)
@@ -299,7 +300,7 @@ class KazooConnection:
     async def _close_session(self) -> None:
         if self._socket is not None:
             with contextlib.suppress(errors.ConnectionLoss, errors.SessionSuspended):
-                await self._socket.ask(CloseSession())
+                await self._socket.requests.ask(CloseSession())
                 return
         if self._task is not None and self._ticket is not None:
             await asyncio.wait({self._task})
@@ -338,7 +339,8 @@ class KazooConnection:
     # --- socket.Owner
 
     def acknowledged(self, operation: Operation[Any] | None, sent_boottime_ns: int) -> None:
-        self._listener.acknowledged(operation, sent_boottime_ns)
+        if self._socket is not None:
+            self._listener.acknowledged(operation, sent_boottime_ns)
 
     def heard_event(self, kind: int, state: int, path: str, zxid: int, since: int) -> None:
         below = inside(path, self._hosts.chroot)

@@ -24,7 +24,8 @@ from zkside.model.event import EventType, KeeperState, WatchedEvent
 from zkside.model.operation import AddWatch, RemoveWatch
 from zkside.model.path import ancestors, join, name, parent
 from zkside.model.stat import Stat
-from zkside.zk.socket import Socket, complete
+from zkside.zk.requests import complete
+from zkside.zk.socket import Socket
 from zkside.zk.watches import Emit, in_packets
 from zkside.zk.wire import ArmChildren, ArmData, SetOneShotWatches
 
@@ -156,7 +157,7 @@ class RearmedWatches:
         wave.begin()
         for path in self._forget_unwatched(operation.path):
             wave.begin()
-            self._socket.tell(RemoveWatch(path), removed)
+            self._socket.requests.tell(RemoveWatch(path), removed)
         wave.end(self._socket.last_zxid, None)
         return future
 
@@ -175,7 +176,7 @@ class RearmedWatches:
                 return  # the new listing tells which child came or went
         else:
             node.data_since = max(node.data_since, since)
-            node.overtaken = self._socket.has_reads_under_way()
+            node.overtaken = self._socket.requests.has_reads_under_way()
             if kind is EventType.NODE_CREATED:
                 node.begin_anew(exists=True)
                 node.told_zxid = since
@@ -196,7 +197,7 @@ class RearmedWatches:
         packets = [SetOneShotWatches(since, paths, (), ()) for paths in in_packets(present)]
         packets += [SetOneShotWatches(since, (), paths, ()) for paths in in_packets(absent)]
         packets += [SetOneShotWatches(since, (), (), paths) for paths in in_packets(present)]
-        await asyncio.gather(*(socket.ask(packet) for packet in packets))
+        await asyncio.gather(*(socket.requests.ask(packet) for packet in packets))
         armed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         wave = _Wave(lambda zxid, error: complete(armed, zxid, None, error))
         wave.begin()
@@ -232,7 +233,7 @@ class RearmedWatches:
 
         if wave is not None:
             wave.begin()
-        self._socket.tell(ArmData(path), armed)
+        self._socket.requests.tell(ArmData(path), armed)
 
     def _arm_children(self, path: str, node: _Node, wave: _Wave | None) -> None:
         def armed(zxid: int, listing: Any, error: ZksideError | None) -> None:
@@ -248,7 +249,7 @@ class RearmedWatches:
 
         if wave is not None:
             wave.begin()
-        self._socket.tell(ArmChildren(path), armed)
+        self._socket.requests.tell(ArmChildren(path), armed)
 
     # --- what the new watches saw
 
@@ -310,7 +311,7 @@ class RearmedWatches:
         if news:
             node.begin_anew(exists=True)
         node.told_zxid = zxid
-        node.overtaken = self._socket.has_reads_under_way()
+        node.overtaken = self._socket.requests.has_reads_under_way()
         node.data_since = max(node.data_since, since)
         node.children_since = max(node.children_since, since)
         self._arm(path, None)
@@ -328,7 +329,7 @@ class RearmedWatches:
         """A node of somebody's own watch is waited for; another is found again by its parent's listing."""
         news = node.exists is not False
         node.begin_anew(exists=False)
-        node.overtaken = self._socket.has_reads_under_way()
+        node.overtaken = self._socket.requests.has_reads_under_way()
         above = self._nodes.get(parent(path))
         if above is not None and path != "/":
             above.tell_gone(name(path))

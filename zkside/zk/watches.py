@@ -9,7 +9,8 @@ from typing import Any, Final
 from zkside.errors import ConnectionLoss, NotSupported, Refused, ZksideError
 from zkside.model.event import EventType, KeeperState, WatchedEvent
 from zkside.model.operation import AddWatch, GetChildren, ReadMany, RemoveWatch
-from zkside.zk.socket import Socket, complete
+from zkside.zk.requests import complete
+from zkside.zk.socket import Socket
 from zkside.zk.wire import SetPersistentWatches
 
 MAX_PACKET_BYTES = 128 * 1024
@@ -53,7 +54,7 @@ class PersistentWatches:
     def add(self, socket: Socket, operation: AddWatch) -> asyncio.Future[Any]:
         if not operation.recursive and self.recursive.get(operation.path):
             # From 3.9 on a server keeps both kinds on a path; before, the latest replaces the other.
-            socket.tell(RemoveWatch(operation.path), lambda zxid, value, error: None)
+            socket.requests.tell(RemoveWatch(operation.path), lambda zxid, value, error: None)
 
         def answered(zxid: int, value: Any, error: ZksideError | None) -> None:
             if isinstance(error, NotSupported):
@@ -63,7 +64,7 @@ class PersistentWatches:
                 self.recursive[operation.path] = operation.recursive
             complete(future, zxid, value, error)
 
-        future = socket.call(operation, answered)
+        future = socket.requests.call(operation, answered)
         return future
 
     def remove(self, socket: Socket, operation: RemoveWatch) -> asyncio.Future[Any]:
@@ -73,7 +74,7 @@ class PersistentWatches:
                 self.recursive.pop(operation.path, None)
             complete(future, zxid, value, error)
 
-        future = socket.call(operation, answered)
+        future = socket.requests.call(operation, answered)
         return future
 
     def heard(self, kind: EventType, state: KeeperState, path: str, zxid: int, since: int) -> None:
@@ -87,7 +88,7 @@ class PersistentWatches:
         below = in_packets([path for path, recursive in self.recursive.items() if recursive])
         packets = [SetPersistentWatches(socket.last_zxid, paths, ()) for paths in plain]
         packets += [SetPersistentWatches(socket.last_zxid, (), paths) for paths in below]
-        await asyncio.gather(*(socket.ask(packet) for packet in packets))
+        await asyncio.gather(*(socket.requests.ask(packet) for packet in packets))
 
 
 def read_many(socket: Socket, operation: ReadMany) -> asyncio.Future[Any]:
@@ -99,7 +100,7 @@ def read_many(socket: Socket, operation: ReadMany) -> asyncio.Future[Any]:
         else:
             complete(future, zxid, value, error)
 
-    future = socket.call(operation, answered)
+    future = socket.requests.call(operation, answered)
     return future
 
 
@@ -123,4 +124,4 @@ def _read_one_by_one(socket: Socket, operation: ReadMany, future: asyncio.Future
             complete(future, zxids[0], results, None)
 
     for index, read in enumerate(operation.reads):
-        socket.tell(read, lambda zxid, value, error, index=index: take(index, zxid, value, error))  # type: ignore[misc]
+        socket.requests.tell(read, lambda zxid, value, error, index=index: take(index, zxid, value, error))  # type: ignore[misc]

@@ -1,0 +1,298 @@
+"""What is asked on one connection: what waits to be sent, and what waits for its answer.
+
+Ordering: requests are sent in the order of `call`, `ask` and `tell`, and answered in it. Everything asked for in
+one turn of the event loop leaves in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, TypeVar
+
+from zkside import errors
+from zkside.errors import ZksideError
+from zkside.model.operation import (
+    Create,
+    Delete,
+    Exists,
+    GetChildren,
+    GetData,
+    Operation,
+    ReadMany,
+    Reply,
+    SetAcl,
+    SetData,
+    Transaction,
+)
+from zkside.zk.refusals import refusal
+from zkside.zk.wire import CODECS, NO_ERRORS, Codec
+
+T = TypeVar("T")
+
+_FRAME_HEADER = struct.Struct("!ii")  # length, xid
+_MAX_XID = 2**31 - 1
+_PURGE_INTERVAL_S = 0.1
+_READS = frozenset({Exists, GetChildren, GetData, ReadMany})
+_WRITES = Create | SetData | Delete | Transaction | SetAcl
+WRITE_BYTES: Final = 1 << 20
+"""About as much goes out in one write."""
+
+Then = Callable[[int, Any, ZksideError | None], None]
+"""Called in the order of the wire with the reply's zxid, and its value or what went wrong."""
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a connection's memory."""
+
+    max_in_flight: int = 1000
+    max_queued: int = 10_000
+    max_queued_bytes: int = 64 << 20
+    jute_maxbuffer_bytes: int = (1 << 20) - 1
+    max_reply_bytes: int = 64 << 20
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Counts that outlive a socket."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    events: int = 0
+
+
+def complete(future: asyncio.Future[Any], zxid: int, value: Any, error: ZksideError | None) -> None:
+    """Give a request's future its outcome, unless its caller has gone."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(Reply(zxid, value))
+    else:
+        future.set_exception(error)
+
+
+class Request:
+    """An operation on its way. It has a future, or a `then`, or both: then the latter completes the former."""
+
+    __slots__ = ("body", "codec", "future", "operation", "sent_ns", "then", "xid")
+
+    def __init__(
+        self,
+        operation: Operation[Any],
+        codec: Codec,
+        body: bytes,
+        future: asyncio.Future[Any] | None,
+        then: Then | None,
+    ) -> None:
+        self.operation = operation
+        self.codec = codec
+        self.body = body
+        self.future = future
+        self.then = then
+        self.sent_ns = 0
+        self.xid = 0
+
+    def fail(self, error: ZksideError) -> None:
+        if self.then is not None:
+            self.then(0, None, error)
+        elif self.future is not None:
+            complete(self.future, 0, None, error)
+
+
+class Requests:
+    """The requests of one connection."""
+
+    def __init__(self, root: str, limits: Limits, traffic: Traffic) -> None:
+        self.write: Callable[[bytes], None] | None = None
+        """Where to; None while there is no connection."""
+        self.paused = False
+        """The transport has enough for now."""
+        self.sent_ns = boottime_ns()
+        """When something was sent last."""
+        self._loop = asyncio.get_running_loop()
+        self._root = root
+        self._limits = limits
+        self._traffic = traffic
+        self._xid = 0
+        self._queue: deque[Request] = deque()
+        self._queued_bytes = 0
+        self._pending: deque[Request] = deque()
+        self._flush_due = False
+        self._purge_at_s = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def oldest_ns(self) -> int:
+        """When the oldest request without an answer was sent; 0 if there is none."""
+        return self._pending[0].sent_ns if self._pending else 0
+
+    def has_reads_under_way(self) -> bool:
+        """Whether anything is asked of the state of nodes; looks at every request."""
+        return any(type(request.operation) in _READS for request in chain(self._pending, self._queue))
+
+    # --- asking
+
+    def call(self, operation: Operation[Any], then: Then | None = None) -> asyncio.Future[Any]:
+        """Ask on behalf of a user: within the limits, cancellable until it is sent. As port.Connection.call.
+
+        With `then` it is called in the order of the wire and has to complete the future.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        limits = self._limits
+        if (
+            len(self._queue) + len(self._pending) >= limits.max_in_flight + limits.max_queued
+            or self._queued_bytes >= limits.max_queued_bytes
+        ) and not self._purge():
+            text = f"{len(self._queue)} requests of {self._queued_bytes} bytes wait to be sent already"
+            future.set_exception(errors.Quota(text))
+            return future
+        try:
+            self._add(operation, future, then)
+        except ZksideError as error:
+            future.set_exception(error)
+        return future
+
+    async def ask(self, operation: Operation[T]) -> T:
+        """Ask on behalf of the connection itself: not counted among those that wait.
+
+        Raises: as port.Connection.call, at once or later.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._add(operation, future, None)
+        reply: Reply[T] = await future
+        return reply.value
+
+    def tell(self, operation: Operation[Any], then: Then) -> None:
+        """As `ask`; `then` is called in the order of the wire (or at once if it cannot be sent)."""
+        try:
+            self._add(operation, None, then)
+        except ZksideError as error:
+            then(0, None, error)
+
+    def _add(self, operation: Operation[Any], future: asyncio.Future[Any] | None, then: Then | None) -> None:
+        if self.write is None:
+            raise errors.SessionSuspended
+        codec = CODECS[type(operation)]
+        try:
+            body = codec.encode(operation, self._root)
+        except (struct.error, UnicodeEncodeError) as error:
+            raise errors.InvalidArgument(f"not to be put on the wire: {error}") from error
+        limit = self._limits.jute_maxbuffer_bytes
+        if len(body) + 4 > limit:
+            text = f"a request of {len(body) + 4} bytes; ZooKeeper takes {limit} (jute.maxbuffer)"
+            raise errors.TooLarge(text, limit=str(limit))
+        self._queue.append(Request(operation, codec, body, future, then))
+        self._queued_bytes += len(body)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def _purge(self) -> bool:
+        """Forget the cancelled among those that wait; whether that made room. Seldom, since it looks at all."""
+        now_s = self._loop.time()
+        if now_s < self._purge_at_s:
+            return False
+        self._purge_at_s = now_s + _PURGE_INTERVAL_S
+        live = deque(request for request in self._queue if request.future is None or not request.future.done())
+        purged = len(self._queue) - len(live)
+        self._queue = live
+        self._queued_bytes = sum(len(request.body) for request in live)
+        return purged > 0
+
+    def flush(self) -> None:
+        """Send what waits, as far as the limit in flight and the transport's buffer allow, in one write."""
+        self._flush_due = False
+        write, queue, pending = self.write, self._queue, self._pending
+        if write is None or self.paused or not queue:
+            return
+        room = self._limits.max_in_flight - len(pending)
+        now_ns = boottime_ns()
+        out: list[bytes] = []
+        size_bytes = 0
+        pack = _FRAME_HEADER.pack
+        while queue and room > 0 and size_bytes < WRITE_BYTES:
+            request = queue.popleft()
+            body = request.body
+            self._queued_bytes -= len(body)
+            if request.future is not None and request.future.done():
+                continue
+            xid = self._xid = self._xid % _MAX_XID + 1
+            out.append(pack(len(body) + 4, xid))
+            out.append(body)
+            size_bytes += len(body) + 8
+            request.xid = xid
+            request.body = b""
+            request.sent_ns = now_ns
+            pending.append(request)
+            room -= 1
+        if not out:
+            return
+        self.sent_ns = now_ns
+        self._traffic.sent += len(out) // 2
+        self._traffic.sent_bytes += size_bytes
+        write(b"".join(out))
+        if queue and room > 0 and not self.paused:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    # --- being answered
+
+    def answer(self, frame: bytes, xid: int, zxid: int, code: int) -> tuple[Request, ZksideError | None]:
+        """Settle the oldest request, whose xid it has to be; returns it and what went wrong.
+
+        Raises: ValueError and what decoders raise; then the request stays unanswered.
+        """
+        request = self._oldest(xid)
+        value = error = None
+        if not code:
+            value = request.codec.decode(frame, request.operation, self._root)
+        elif NO_ERRORS.get(type(request.operation)) != code:
+            error = refusal(code, request.operation)
+        self._pending.popleft()
+        if request.then is not None:
+            request.then(zxid, value, error)
+        elif request.future is not None:
+            complete(request.future, zxid, value, error)
+        return request, error
+
+    def refuse_answer(self, xid: int, length: int) -> None:
+        """Fail the oldest request alone: one huge listing must not cut off everybody. Raises: ValueError."""
+        request = self._oldest(xid)
+        limit = self._limits.max_reply_bytes
+        text = f"ZooKeeper's answer has {length} bytes, more than the limit of {limit}"
+        kind = errors.OutcomeUnknown if isinstance(request.operation, _WRITES) else errors.TooLarge
+        self._pending.popleft()
+        request.fail(kind(text, limit=str(limit)))
+
+    def _oldest(self, xid: int) -> Request:
+        if not self._pending or self._pending[0].xid != xid:
+            raise ValueError(f"an answer with xid {xid} to no request")
+        return self._pending[0]
+
+    def fail(self, reason: str, failure: ZksideError | None) -> None:
+        """Sent ones with ConnectionLoss, the others with `failure` or SessionSuspended."""
+        pending, queue = self._pending, self._queue
+        self._pending, self._queue = deque(), deque()
+        self._queued_bytes = 0
+        for request in pending:
+            request.fail(errors.ConnectionLoss(f"sent, but not answered: {reason}"))
+        for request in queue:
+            request.fail(failure or errors.SessionSuspended(f"not sent: {reason}"))
