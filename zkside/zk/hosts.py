@@ -75,7 +75,7 @@ async def resolve(name: str, port: int) -> list[Address]:
             found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError):
         return []
-    addresses = [Address(name, info[4][0], port) for info in found]
+    addresses = [Address(name, str(info[4][0]), port) for info in found]
     random.shuffle(addresses)
     return addresses
 
