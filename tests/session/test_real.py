@@ -318,7 +318,7 @@ async def test_a_follower_that_is_cut_off_answers_reads_and_prolongs_no_lease(en
         paused_ns = now_ns()
         try:
             answered_after_ns = 0
-            while session.status.state is not LOST:
+            while LOST not in heard.states:
                 call = session.call(Exists("/"))
                 await asyncio.wait([call], timeout=0.1)
                 if call.done() and call.exception() is None:
