@@ -23,11 +23,6 @@ CONTAINER_CHECK_FLAGS = ("-Dznode.container.checkIntervalMs=1000",)
 _numbers = itertools.count(1)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: kills servers and cuts networks for a long time")
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     try:
         return f"ZooKeeper: {_find().version}"

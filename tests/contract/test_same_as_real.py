@@ -37,7 +37,9 @@ BEGINNING: list[tuple[int, Operation[Any]]] = [
     (1, Create("/b")),
     (0, Create("/a/a")),
     (1, Create("/a/a/a", mode=CreateMode.EPHEMERAL)),
-    (0, AddWatch("/", recursive=True)),
+    (0, AddWatch("/a", recursive=True)),
+    (0, AddWatch("/b")),
+    (1, AddWatch("/", recursive=True)),
     (1, AddWatch("/a")),
 ]
 

@@ -16,21 +16,12 @@ from zkside.errors import Refused, ZksideError
 from zkside.model.event import KeeperState, WatchedEvent
 from zkside.model.operation import (
     AddWatch,
-    Create,
-    Created,
-    GetEphemerals,
     Operation,
-    ReadMany,
     RemoveWatch,
     Reply,
-    SetAcl,
-    SetData,
-    Transaction,
-    TransactionResult,
-    Write,
 )
-from zkside.model.path import is_within
 from zkside.zk.clock import Timer
+from zkside.zk.memory_chroot import HEADER_BYTES, rooted, size_bytes, unrooted, unrooted_error, unrooted_result
 from zkside.zk.memory_network import MemoryNetwork
 from zkside.zk.memory_server import Answer, Attachment, CloseSession, Event, Hello, MemoryZooKeeper
 from zkside.zk.port import Connected, Connection, ConnectionStatistics, Connector, Ending, Listener, Ticket
@@ -40,7 +31,6 @@ __all__ = ["MemoryNetwork", "MemoryZooKeeper", "memory_connector"]
 T = TypeVar("T")
 
 _RETRY_NS = 100_000_000
-_HEADER_BYTES = 8
 JUTE_MAXBUFFER_BYTES = (1 << 20) - 1
 
 
@@ -157,8 +147,8 @@ class MemoryConnection:
 
     def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
         future: asyncio.Future[Reply[T]] = asyncio.get_running_loop().create_future()
-        rooted = _rooted(operation, self._chroot)
-        request = _Request(operation, rooted, _size_bytes(rooted), future)
+        full = rooted(operation, self._chroot)
+        request = _Request(operation, full, size_bytes(full), future)
         if self._phase is _Phase.OVER or self._over is not None:
             request.fail(errors.SessionLost())
         elif self._phase is not _Phase.CONNECTED:
@@ -201,12 +191,12 @@ class MemoryConnection:
         if isinstance(item, Event):
             self._events += 1
             since = item.zxid or self._last_zxid + 1
-            path = _unrooted(item.path, self._chroot)
+            path = unrooted(item.path, self._chroot)
             self._listener.event(WatchedEvent(item.type, KeeperState.SYNC_CONNECTED, path, item.zxid, since))
             return
         request = self._sent.popleft()
         self._last_zxid = max(self._last_zxid, item.zxid)
-        self._received_bytes += 2 * _HEADER_BYTES + (len(item.value) if type(item.value) is bytes else 0)
+        self._received_bytes += 2 * HEADER_BYTES + (len(item.value) if type(item.value) is bytes else 0)
         self._answered(request, item)
         if self._queue and not self._is_flush_due:
             self._flush()
@@ -214,11 +204,11 @@ class MemoryConnection:
     def _answered(self, request: _Request, answer: Answer) -> None:
         refused = isinstance(answer.value, ZksideError)
         if refused:
-            request.fail(_unrooted_error(answer.value, self._chroot))
+            request.fail(unrooted_error(answer.value, self._chroot))
         else:
             self._remember_watch(request.rooted)
             if request.future is not None and not request.future.done():
-                value = _unrooted_result(request.operation, answer.value, self._chroot)
+                value = unrooted_result(request.operation, answer.value, self._chroot)
                 request.future.set_result(Reply(answer.zxid, value))
         if isinstance(request.operation, CloseSession):
             self._is_closed = True
@@ -272,7 +262,7 @@ class MemoryConnection:
         self._heard_ns = self._spoke_ns = self._clock.boottime_ns()
         self._look()
         if self._over is not None:
-            self._enqueue(_Request(CloseSession(), CloseSession(), _HEADER_BYTES))
+            self._enqueue(_Request(CloseSession(), CloseSession(), HEADER_BYTES))
             return
         self._listener.connected(
             Connected(ticket, session.timeout_ns / 1e9, "memory:0", self._zookeeper.is_read_only, resumed)
@@ -287,7 +277,7 @@ class MemoryConnection:
             self._attachment.link.cut(f"no answer for {(now - self._heard_ns) / 1e9:.2f} s")
             return
         if now >= self._spoke_ns + third_ns:
-            self._send(_Request(None, None, _HEADER_BYTES))
+            self._send(_Request(None, None, HEADER_BYTES))
         due = min(self._spoke_ns + third_ns, self._heard_ns + 2 * third_ns)
         self._timer = self._clock.call_at(due, self._look)
 
@@ -331,7 +321,7 @@ class MemoryConnection:
             return
         self._over = asyncio.get_running_loop().create_future()
         if self._phase is _Phase.CONNECTED:
-            self._enqueue(_Request(CloseSession(), CloseSession(), _HEADER_BYTES))
+            self._enqueue(_Request(CloseSession(), CloseSession(), HEADER_BYTES))
         elif self._hello.ticket is None:
             self._end(Ending.CLOSED, "closed before there was a session")
         due = self._clock.boottime_ns() + int(within_s * 1e9)
@@ -355,79 +345,3 @@ class MemoryConnection:
         self._fail_all("the connection was abandoned")
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
-
-
-# --- chroot, and sizes
-
-
-def _rooted(operation: Operation[Any], chroot: str) -> Operation[Any]:
-    if not chroot or isinstance(operation, GetEphemerals):
-        return operation
-    if isinstance(operation, ReadMany):
-        return ReadMany(tuple(dataclasses.replace(r, path=_absolute(r.path, chroot)) for r in operation.reads))
-    if isinstance(operation, Transaction):
-        return Transaction(tuple(_rooted_write(write, chroot) for write in operation.operations))
-    changed: Operation[Any] = dataclasses.replace(
-        operation,
-        path=_absolute(operation.path, chroot),  # type: ignore[type-var, attr-defined]
-    )
-    return changed
-
-
-def _rooted_write(write: Write, chroot: str) -> Write:
-    return dataclasses.replace(write, path=_absolute(write.path, chroot))
-
-
-def _absolute(path: str, chroot: str) -> str:
-    return chroot if path == "/" else chroot + path
-
-
-def _unrooted(path: str, chroot: str) -> str:
-    return path[len(chroot) :] or "/"
-
-
-def _unrooted_result(operation: Operation[Any] | None, value: Any, chroot: str) -> Any:
-    match value:
-        case _ if not chroot:
-            return value
-        case ZksideError():
-            return _unrooted_error(value, chroot)
-        case Created(path, stat):
-            return Created(_unrooted(path, chroot), stat)
-        case TransactionResult(committed, results):
-            return TransactionResult(committed, tuple(_unrooted_result(None, r, chroot) for r in results))
-        case list() if isinstance(operation, GetEphemerals):
-            return [_unrooted(path, chroot) for path in value if is_within(path, chroot)]
-        case list():
-            return [_unrooted_result(None, one, chroot) for one in value]
-    return value
-
-
-def _unrooted_error(error: ZksideError, chroot: str) -> ZksideError:
-    if chroot:
-        error.args = (str(error).replace(chroot, "", 1),)
-        if "path" in error.metadata:
-            error.metadata["path"] = _unrooted(error.metadata["path"], chroot)
-    return error
-
-
-def _size_bytes(operation: Operation[Any]) -> int:
-    """About what ZooKeeper's serialisation takes, and exactly so for Create, SetData and what has a path only."""
-    match operation:
-        case ReadMany(reads=parts) | Transaction(operations=parts):
-            # Each with a header of 9 bytes instead of the 8 of a request, and one to close the list.
-            return _HEADER_BYTES + 9 + sum(_size_bytes(part) + 1 for part in parts)
-    size = _HEADER_BYTES
-    path = getattr(operation, "path", None)
-    if path is not None:
-        size += 4 + len(path.encode())
-    if isinstance(operation, Create | SetAcl):
-        size += 4 + sum(12 + len(entry.scheme.encode()) + len(entry.id.encode()) for entry in operation.acl)
-    match operation:
-        case Create():
-            size += 4 + len(operation.data) + 4 + 8 * operation.mode.has_ttl
-        case SetData():
-            size += 4 + len(operation.data) + 4
-        case _ if hasattr(operation, "version"):
-            size += 4
-    return size

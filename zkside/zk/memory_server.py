@@ -31,8 +31,9 @@ from zkside.model.operation import (
     Transaction,
 )
 from zkside.zk.clock import Clock, SystemClock, Timer
+from zkside.zk.memory_acl import READ, Identities, Identity, allows, digest_identity
 from zkside.zk.memory_network import Link, MemoryNetwork
-from zkside.zk.memory_tree import READ, Change, Identities, Identity, Transition, Tree, allows, digest_identity
+from zkside.zk.memory_tree import Change, Transition, Tree
 from zkside.zk.port import Ticket
 
 T = TypeVar("T")
