@@ -35,7 +35,7 @@ from zkside.ops.lag import LagProbe
 from zkside.ops.log_lines import start_logging
 from zkside.ops.pages import asker, pages
 from zkside.ops.view import View
-from zkside.recipes.hold import Holds
+from zkside.recipes.holds import Holds
 from zkside.rpc.server import RpcServer
 from zkside.zk.journal import Journal
 from zkside.zk.session import Session

@@ -17,7 +17,7 @@ from zkside.config_kinds import Address
 from zkside.core.lease import Proof
 from zkside.errors import StartError
 from zkside.hub.hub import HubSettings
-from zkside.recipes.hold import HoldSettings
+from zkside.recipes.holds import HoldSettings
 from zkside.rpc.listeners import Listener, TcpListener, UnixListener
 from zkside.rpc.server import RpcSettings
 from zkside.rpc.streams import QuotaSettings

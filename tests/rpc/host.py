@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2_grpc
 
 from zkside.hub.hub import Hub, HubSettings
 from zkside.pb import admin_pb2_grpc, hold_pb2_grpc, node_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
-from zkside.recipes.hold import Holds, HoldSettings
-from zkside.rpc.listeners import UnixListener
+from zkside.recipes.holds import Holds, HoldSettings
+from zkside.rpc.listeners import TcpListener, UnixListener
 from zkside.rpc.server import RpcServer, RpcSettings
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.journal import Journal
@@ -59,6 +59,7 @@ class Host:
         directory: Path,
         *,
         listeners: tuple[Any, ...] = (),
+        health_listener: TcpListener | None = None,
         quotas: QuotaSettings | None = None,
         hold_settings: HoldSettings | None = None,
         journal: Journal | None = None,
@@ -77,7 +78,9 @@ class Host:
             self.session,
             self.hub,
             self.holds,
-            RpcSettings(listeners or (UnixListener(directory / "zkside.sock"),), quotas=quotas),
+            RpcSettings(
+                listeners or (UnixListener(directory / "zkside.sock"),), health_listener=health_listener, quotas=quotas
+            ),
         )
         self._connect = connect
         self._stopped = False

@@ -34,7 +34,7 @@ from zkside.pb.hold_pb2 import (
     ReleaseRequest,
 )
 from zkside.pb.node_pb2 import HoldEphemeralRequest, Operation, SetRequest, TransactRequest
-from zkside.recipes.hold import HoldSettings
+from zkside.recipes.holds import HoldSettings
 from zkside.recipes.node import Writes
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.journal import Journal

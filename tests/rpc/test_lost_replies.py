@@ -32,9 +32,9 @@ READY = ((READY_KEY, "true"),)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Poll what only ZooKeeper's other clients can see."""
+    """Ask again and again for what tells nobody when it changes."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 

@@ -270,6 +270,20 @@ async def test_a_daemon_that_never_reached_zookeeper_serves_and_says_so(short_pa
         assert (await failure(client.node.Get(GetRequest(path="/")))).reason == "SESSION_SUSPENDED"
 
 
+async def test_a_server_for_probes_knows_health_and_nothing_else(hosts: str, short_path: Path) -> None:
+    """O2: it may be reached from other hosts, so it must not do anything."""
+    async with Host(hosts, short_path, health_listener=TcpListener("0.0.0.0", 0)) as host:
+        address = host.rpc.health_address.replace("0.0.0.0", "127.0.0.1")
+        async with Stubs(address) as probe:
+            assert (await probe.health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+            refused = await failure(probe.node.Get(GetRequest(path="/")))
+            assert refused.code is grpc.StatusCode.UNIMPLEMENTED
+            watch = probe.health.Watch(health_pb2.HealthCheckRequest())
+            await soon(watch.read())
+            await host.stop()
+            assert (await soon(watch.read())).status == NOT_SERVING
+
+
 async def test_reflection_knows_every_service_in_both_versions(client: Stubs) -> None:
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
     for version in ("v1alpha", "v1"):
@@ -312,6 +326,7 @@ async def test_calls_are_counted_by_the_fields_names(host: Host, client: Stubs) 
     await failure(client.node.Get(GetRequest(path="/absent")))
     stream = client.session.WatchSession(session_pb2.WatchSessionRequest())
     await soon(stream.read())
+    await failure(client.health.Check(health_pb2.HealthCheckRequest(service="x")))
     samples = {
         (sample.name, sample.labels["grpc_method"], sample.labels.get("grpc_code"), sample.labels.get("le")): sample
         for family in host.rpc.collect()
@@ -323,6 +338,7 @@ async def test_calls_are_counted_by_the_fields_names(host: Host, client: Stubs) 
     assert samples["grpc_server_msg_received_total", "Get", None, None].value == 2
     assert samples["grpc_server_msg_sent_total", "Get", None, None].value == 1
     assert samples["grpc_server_handling_seconds_bucket", "Get", None, "+Inf"].value == 2
+    assert samples["grpc_server_handled_total", "Check", "NOT_FOUND", None].value == 1
     watch = samples["grpc_server_msg_sent_total", "WatchSession", None, None]
     assert (watch.value, watch.labels["grpc_type"], watch.labels["grpc_service"]) == (
         1,

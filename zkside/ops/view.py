@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from zkside.hub.hub import HubStatistics
 from zkside.model.session import SessionState
 from zkside.ops.lag import LagStatistics
-from zkside.recipes.hold import HoldsStatistics
+from zkside.recipes.holds import HoldsStatistics
 from zkside.zk.session import SessionStatistics
 
 

@@ -9,7 +9,8 @@ from contextlib import aclosing
 from zkside.errors import ConnectionLoss, NotSupported, Quota, SessionLost, SessionSuspended, Unavailable
 from zkside.model.hold import HoldUpdate, Reason, Terms
 from zkside.model.operation import Create, Created, Exists, GetEphemerals, Reply
-from zkside.recipes.hold import Hold, Holds
+from zkside.recipes.hold import Hold
+from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.zk.session import Session
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import zkside
 from zkside.hub.hub import Hub
 from zkside.pb import admin_pb2
-from zkside.recipes.hold import Holds
+from zkside.recipes.holds import Holds
 from zkside.rpc import convert
 from zkside.rpc.interceptors import Call
 from zkside.rpc.streams import Streams

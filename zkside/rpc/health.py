@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 import grpc
 from grpc_health.v1 import health_pb2
 
+from zkside.errors import Draining
 from zkside.model.session import SessionState, SessionStatus
 from zkside.rpc.interceptors import Call, StreamCall
 
@@ -92,11 +93,17 @@ class HealthServicer:
     async def watch(
         self, request: health_pb2.HealthCheckRequest, call: StreamCall
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
-        """The present status, then every change; a slow watcher may miss what came and went between."""
+        """The present status, then every change; a slow watcher may miss what came and went between.
+
+        The last one before a stop is NOT_SERVING.
+        """
+        call.stream.ends_by_itself = True
         told: Status | None = None
         while True:
             changed, status = self._changed, self._of(request.service)
             if status != told:
                 told = status
                 yield health_pb2.HealthCheckResponse(status=status)
+            if self._stopping:
+                raise Draining("the daemon stops")
             await changed.wait()

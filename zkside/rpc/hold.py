@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zkside.errors import InvalidArgument
 from zkside.pb import hold_pb2
-from zkside.recipes.hold import Holds
+from zkside.recipes.holds import Holds
 from zkside.rpc import convert
 from zkside.rpc.interceptors import Call
 from zkside.zk.session import Session

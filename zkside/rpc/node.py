@@ -7,6 +7,7 @@ import base64
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
@@ -16,7 +17,8 @@ from zkside.model.hold import Terms
 from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
-from zkside.recipes.hold import MAX_GRACE_S, Holds
+from zkside.recipes.hold import MAX_GRACE_S
+from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.rpc import convert
 from zkside.rpc.interceptors import Call, StreamCall
@@ -232,6 +234,7 @@ class NodeServicer:
         )
         async with aclosing(updates):
             async for update in updates:
+                call.stream.pending = partial(self._holds.unread, update.hold_id)
                 yield hold_pb2.HoldUpdate(
                     header=convert.header(self._session, self._session.last_zxid),
                     hold=convert.hold(update, with_token=True),

@@ -20,7 +20,7 @@ from zkside.errors import Draining
 from zkside.hub.hub import Hub
 from zkside.model.operation import OPEN_ACL, Acl
 from zkside.pb import admin_pb2, hold_pb2, node_pb2, session_pb2, watch_pb2
-from zkside.recipes.hold import Holds
+from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.rpc.admin import AdminServicer
 from zkside.rpc.health import HealthServicer
@@ -221,7 +221,7 @@ class RpcServer:
         stopping = Draining("the daemon stops")
         if keep_holds:
             # Their holds go on without them, so they have no last message.
-            self.streams.end_all(stopping, infrastructure=True)
+            self.streams.end_all(stopping, infrastructure=False)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until_s):
                 await self.streams.end_in_order(stopping, infrastructure=True)

@@ -6,7 +6,6 @@ metadata), RetryInfo where a retry makes sense, BadRequest where a field is at f
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from typing import NamedTuple
@@ -113,7 +112,7 @@ def of(error: BaseException, *, method: str = "") -> Status:
     One that zkside does not raise on purpose becomes INTERNAL with an incident id; its traceback goes to
     the log and nothing of it to the client.
     """
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+    if isinstance(error, TimeoutError):
         error = errors.DeadlineExceeded()
     if not isinstance(error, ZksideError):
         incident = uuid.uuid4().hex[:12]

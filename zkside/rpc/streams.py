@@ -66,7 +66,7 @@ class Stream:
         self.pending: Callable[[], int] = _nothing
         """Set by the handler: how many paths or events wait to be read by the client."""
         self.ends_by_itself = False
-        """Set by the handler of a hold: it has a last message to send when the hold is released."""
+        """Set by a handler that has a last message to send before a stop: a hold's, once that is released."""
         self.ending: ZksideError | None = None
         self._task = task
 

@@ -1,0 +1,218 @@
+"""All holds of this daemon: by id and by token, through changes of the session, restarts and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zkside.errors import Draining, HoldLost, NoAuth, Quota, SessionSuspended, Unavailable
+from zkside.hub.hub import Hub
+from zkside.model.hold import HoldState, HoldStatus, Reason, Terms
+from zkside.model.session import SessionStatus
+from zkside.recipes.hold import Hold
+from zkside.zk.session import Session
+
+log = logging.getLogger(__name__)
+
+LEASE_STEP = 4
+"""A HELD update is sent again when the lease moved forward by this fraction of the session's timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldSettings:
+    max_holds: int = 10_000
+    reclaim_grace_s: float = 30.0
+    """How long a hold that was found in the journal waits for its process after a start of the daemon."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldsStatistics:
+    holds: dict[tuple[str, str], int]
+    """By (recipe, state)."""
+    granted: int
+    ended: dict[tuple[str, str], int]
+    """By (recipe, reason), since the start."""
+
+
+class Holds:
+    """All holds of this daemon."""
+
+    def __init__(self, session: Session, hub: Hub, settings: HoldSettings | None = None) -> None:
+        self.session = session
+        self.hub = hub
+        self.settings = settings or HoldSettings()
+        self.keeping = False
+        """True: the daemon stops and leaves its session to the next one, so no stream's end lets go."""
+        self.draining = False
+        self._holds: dict[str, Hold] = {}
+        self._by_token: dict[str, Hold] = {}
+        self.granted = 0
+        """Counted since the start."""
+        self._ended: Counter[tuple[str, str]] = Counter()
+        self._need_no_more: Callable[[], None] | None = None
+        self._unlisten: Callable[[], None] = lambda: None
+        self._refresher: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Take up the journal's holds, and follow the session. Before the session is started."""
+        self._unlisten = self.session.listen(status=self._on_status)
+        epoch = self.session.journal.epoch
+        for row in self.session.journal.holds():
+            hold = Hold.reclaimed(self, row, epoch)
+            self._add(hold)
+            hold.watch()
+            hold.expire_in(self.settings.reclaim_grace_s)
+
+    async def close(self, *, keep: bool, within_s: float) -> int:
+        """End every hold, RELEASED and DRAINED, or with `keep` leave them to the next daemon.
+
+        Returns how many were released in time. New ones are refused from now on.
+        """
+        self.draining = True
+        self.keeping = keep
+        released = 0
+        if keep:
+            for hold in self._holds.values():
+                hold.stop_timers()
+        else:
+            released = await self.drain(within_s=within_s)
+        # What becomes of the session now is no news of any hold: its row stays in the journal.
+        self._unlisten()
+        if self._refresher is not None:
+            self._refresher.cancel()
+        return released
+
+    async def drain(self, *, within_s: float | None = None) -> int:
+        """Refuse new holds and release all; returns how many are gone. Without `within_s` it waits for all."""
+        self.draining = True
+        holds = list(self._holds.values())
+        for hold in holds:
+            hold.release(Reason.DRAINED)
+        if holds:
+            await asyncio.wait([hold.ended for hold in holds], timeout=within_s)
+        return sum(hold.ended.done() for hold in holds)
+
+    def open(self, terms: Terms) -> Hold:
+        """A new hold, WAITING. Raises: Quota, Draining."""
+        if self.draining:
+            raise Draining()
+        if len(self._holds) >= self.settings.max_holds:
+            raise Quota(f"the daemon has {len(self._holds)} holds, its limit", limit="max_holds")
+        hold = Hold(self, terms)
+        self._add(hold)
+        return hold
+
+    def take_up(self, resume_token: str, path: str) -> Hold:
+        """The hold of this token, for a new stream. Raises: HoldLost."""
+        hold = self._by_token.get(resume_token)
+        if hold is None or hold.releasing is not None or path not in (hold.path, hold.terms.requested_path):
+            raise HoldLost("no hold with this resume token and path: it is unknown, or it came too late", path=path)
+        return hold
+
+    def get(self, hold_id: str) -> Hold:
+        """Raises: HoldLost."""
+        try:
+            return self._holds[hold_id]
+        except KeyError:
+            raise HoldLost("there is no such hold (any more)", hold_id=hold_id) from None
+
+    def guard(self, hold_id: str) -> Hold:
+        """The hold that is to guard a transaction. Raises: HoldLost unless it is held."""
+        hold = self.get(hold_id)
+        if hold.releasing is not None or hold.state not in (HoldState.HELD, HoldState.JEOPARDY):
+            raise HoldLost(f"the hold is {hold.state.value}, not held", hold_id=hold_id, committed="false")
+        return hold
+
+    async def release(self, hold_id: str) -> bool:
+        """Let go and return when the node is gone; False if there was no such hold any more.
+
+        Raises: SessionSuspended when that cannot be seen now; it will be deleted all the same. NoAuth when
+        ZooKeeper does not let the daemon delete it. Cancellation: the release goes on.
+        """
+        hold = self._holds.get(hold_id)
+        if hold is None:
+            return False
+        hold.release(Reason.RELEASED)
+        suspended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def heard(status: SessionStatus) -> None:
+            if not status.state.is_connected and not suspended.done():
+                suspended.set_result(None)
+
+        unlisten = self.session.listen(status=heard)
+        try:
+            if not hold.ended.done():
+                heard(self.session.status)
+            await asyncio.wait([hold.ended, suspended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            unlisten()
+            suspended.cancel()
+        if not hold.ended.done():
+            raise SessionSuspended(f"{hold.path} will be deleted as soon as the session is back")
+        if hold.left_behind:
+            raise NoAuth(f"{hold.path} could not be deleted and stays until the session ends", path=hold.path)
+        return True
+
+    def unread(self, hold_id: str) -> int:
+        """Updates that wait for the hold's stream; 0 for a hold that is over."""
+        hold = self._holds.get(hold_id)
+        return hold.unread() if hold is not None else 0
+
+    def list(self) -> list[HoldStatus]:
+        """All holds, oldest first."""
+        now_s = time.monotonic()
+        return [
+            HoldStatus(hold.present(), hold.terms.recipe, now_s - hold.started_s, hold.attached)
+            for hold in self._holds.values()
+        ]
+
+    def __len__(self) -> int:
+        return len(self._holds)
+
+    def statistics(self) -> HoldsStatistics:
+        return HoldsStatistics(
+            holds=dict(Counter((hold.terms.recipe, hold.state.value) for hold in self._holds.values())),
+            granted=self.granted,
+            ended=dict(self._ended),
+        )
+
+    def forget(self, hold: Hold) -> None:
+        """From Hold, when it is over."""
+        self._holds.pop(hold.hold_id, None)
+        self._by_token.pop(hold.resume_token, None)
+        self._ended[hold.terms.recipe, hold.reason.value] += 1
+        try:
+            self.session.journal.drop_hold(hold.hold_id)
+        except Unavailable as error:
+            # A later daemon will find the row, and that its node is gone.
+            log.error("hold %s is over, but stays in the journal: %s", hold.hold_id, error)
+        if not self._holds and self._need_no_more is not None:
+            self._need_no_more()
+            self._need_no_more = None
+
+    def _add(self, hold: Hold) -> None:
+        self._holds[hold.hold_id] = hold
+        self._by_token[hold.resume_token] = hold
+        if self._need_no_more is None:
+            self._need_no_more = self.session.need_proofs()
+        if self._refresher is None:
+            self._refresh_leases()
+
+    def _on_status(self, status: SessionStatus) -> None:
+        for hold in list(self._holds.values()):
+            hold.session_changed(status)
+
+    def _refresh_leases(self) -> None:
+        """Runs while there are holds, several times in a session's timeout."""
+        self._refresher = None
+        if not self._holds:
+            return
+        step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
+        lease_ns = self.session.lease_boottime_ns
+        for hold in self._holds.values():
+            hold.refresh_lease(lease_ns, int(step_s * 1e9))
+        self._refresher = asyncio.get_running_loop().call_later(step_s / 2, self._refresh_leases)
