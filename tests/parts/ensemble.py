@@ -25,10 +25,7 @@ class Ensemble:
     ) -> None:
         installation = installation or find()
         ports = {number: (free_port(), free_port()) for number in range(1, size + 1)}
-        members = {
-            f"server.{number}": f"127.0.0.1:{quorum}:{election}"
-            for number, (quorum, election) in ports.items()
-        }
+        members = {f"server.{number}": f"127.0.0.1:{quorum}:{election}" for number, (quorum, election) in ports.items()}
         self.servers = tuple(
             ZooKeeperServer(
                 installation,

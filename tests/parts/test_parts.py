@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
@@ -10,7 +14,7 @@ from kazoo.retry import KazooRetry
 
 from tests.parts.ensemble import Ensemble
 from tests.parts.proxy import Proxy
-from zkside.cli.zookeeper import ZooKeeperServer, find
+from zkside.cli.zookeeper import Installation, ZooKeeperServer, find
 from zkside.errors import StartError
 
 
@@ -96,3 +100,25 @@ def test_an_ensemble_has_one_leader_and_survives_its_death(ensemble: Ensemble) -
     finally:
         client.stop()
         client.close()
+
+
+def test_a_server_never_outlives_the_process_that_started_it(
+    zookeeper_installation: Installation,
+) -> None:
+    """Not even when that is killed."""
+    script = (
+        "import os, sys; from zkside.cli.zookeeper import ZooKeeperServer, find\n"
+        "server = ZooKeeperServer(find(sys.argv[1])).start()\n"
+        "print(server.port, server.directory, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", script, zookeeper_installation.version]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -9
+    port, directory = done.stdout.split()
+    deadline = time.monotonic() + 10
+    while Path(directory).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5)

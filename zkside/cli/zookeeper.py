@@ -175,13 +175,9 @@ def _fetch(maven: str, version: str, work: Path) -> None:
         if done.returncode == 0 and _version_of(sorted((work / "lib").glob("*.jar"))):
             return
         # A release that is listed but not (yet) there as a whole: take the one before it.
-        partial = re.search(
-            r"zookeeper:zookeeper:\w+:([\w.-]+): Failed to read artifact descriptor", done.stdout
-        )
+        partial = re.search(r"zookeeper:zookeeper:\w+:([\w.-]+): Failed to read artifact descriptor", done.stdout)
         if wanted == version or partial is None or f",{partial[1]})" in wanted:
-            raise StartError(
-                f"Maven could not fetch ZooKeeper {version}:\n{(done.stdout + done.stderr)[-2000:]}"
-            )
+            raise StartError(f"Maven could not fetch ZooKeeper {version}:\n{(done.stdout + done.stderr)[-2000:]}")
         wanted = f"[{version},{partial[1]})"
 
 
@@ -201,8 +197,8 @@ def free_port() -> int:
 class ZooKeeperServer:
     """One ZooKeeper server process on 127.0.0.1, with a directory of its own.
 
-    It never outlives this process: a guard kills it when this process ends in whatever way. `stop` removes
-    the directory unless it was given.
+    It never outlives this process: a guard kills it when this process ends in whatever way. Its directory
+    goes with it unless that was given.
     """
 
     def __init__(
@@ -331,10 +327,11 @@ class ZooKeeperServer:
                 start_new_session=True,
                 cwd=directory,
             )
+        on_our_death = (str(self._process.pid), "" if self._given_directory else str(directory))
         # Its standard input ends when this process does. PR_SET_PDEATHSIG would fire at the end of the
         # *thread* that started the server, and needs code between fork and exec.
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", f"read _; kill -9 {self._process.pid}"],
+            ["/bin/sh", "-c", 'read _; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"', "sh", *on_our_death],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -77,7 +77,7 @@ class GetData(Operation[Record]):
 
 @dataclass(frozen=True, slots=True)
 class Exists(Operation[Stat | None]):
-    """None if the node is absent."""
+    """None if the node is absent. Raises NoAuth (from servers that ask for the right to read, as 3.9.5 does)."""
 
     path: str
 
