@@ -63,8 +63,8 @@ def _work(work: Callable[..., None], pipe: Connection, arguments: tuple[Any, ...
     try:
         work(link, *arguments)
     except BaseException:
-        link.fail()
-        raise
+        link.fail()  # the bench shows it, and only once
+        raise SystemExit(1) from None
 
 
 class Worker:
