@@ -111,8 +111,8 @@ class FindOut:
 
     def sent(self, what: str, path: str, deadline_s: float | None) -> Sent:
         """To be taken just before a write is sent."""
-        session = self._session
-        return Sent(what, path, session.last_zxid, session.epoch, session.status.session_id, deadline_s)
+        status = self._session.status
+        return Sent(what, path, self._session.last_zxid, status.epoch, status.session_id, deadline_s)
 
     async def look(self, sent: Sent, *operations: Operation[Any]) -> tuple[int, list[Any]]:
         """Read, after a sync on the session that sent the write; errors come in place of values.
