@@ -14,7 +14,7 @@ from zkside import errors
 from zkside.model import operation as model
 from zkside.model.operation import Operation
 from zkside.model.stat import Stat
-from zkside.zk import wire
+from zkside.zk import jute, wire
 
 PATHS = ("/", "/a", "/a/b", "/ünïcödé", "/aa")
 
@@ -56,12 +56,12 @@ def test_a_check_alone_is_refused_before_it_is_sent() -> None:
 @pytest.mark.parametrize("root", ["", "/app", "/app/below"])
 def test_a_path_goes_out_and_comes_back(root: str) -> None:
     for path in PATHS:
-        assert wire.inside(wire.outside(path, root), root) == path
+        assert jute.inside(jute.outside(path, root), root) == path
 
 
 @pytest.mark.parametrize("path", ["/", "/ap", "/application", "/application/x", "/other"])
 def test_names_are_compared_whole(path: str) -> None:
-    assert wire.inside(path, "/app") is None
+    assert jute.inside(path, "/app") is None
 
 
 @pytest.mark.parametrize(("path", "sent"), [("/", "/app/"), ("/q/", "/app/q/"), ("/q/n-", "/app/q/n-")])

@@ -23,6 +23,7 @@ from zkside.model.operation import AddWatch, Operation, ReadMany, RemoveWatch, R
 from zkside.zk import handshake, refusals, sasl
 from zkside.zk.handshake import Credentials, Ended
 from zkside.zk.hosts import Address, Hosts, is_writable
+from zkside.zk.jute import inside
 from zkside.zk.kazoo_parts import error_text
 from zkside.zk.port import Connected, ConnectionStatistics, Connector, Ending, Listener, Ticket
 from zkside.zk.rearm import RearmedWatches
@@ -30,7 +31,7 @@ from zkside.zk.requests import Limits, Traffic
 from zkside.zk.sasl import SaslSettings
 from zkside.zk.socket import Socket
 from zkside.zk.watches import EVENT_TYPES, KEEPER_STATES, PersistentWatches, read_many
-from zkside.zk.wire import CloseSession, inside
+from zkside.zk.wire import CloseSession
 
 T = TypeVar("T")
 

@@ -251,4 +251,5 @@ class Socket(asyncio.Protocol):
             for answer in (self.greeting, self._auth):
                 if answer is not None and not answer.done():
                     answer.set_exception(errors.ConnectionLoss(reason))
+                    answer.exception()  # nobody may be waiting for it, which is no news to asyncio
             self.requests.fail(reason, failure)

@@ -12,15 +12,27 @@ struct.error, ValueError or IndexError for bytes that are no such reply.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from zkside.errors import InvalidArgument, NotAttempted, RolledBack, ZksideError
 from zkside.model import operation as model
 from zkside.model.operation import Acl, Created, CreateMode, Operation, ReadResult, TransactionResult, WriteResult
 from zkside.model.stat import STAT_SIZE_BYTES, Stat
+from zkside.zk.jute import (
+    acl_list,
+    inside,
+    inside_or_error,
+    int_at,
+    outside,
+    pack_int,
+    path_list,
+    path_string,
+    read_string,
+    read_strings,
+    string,
+)
 from zkside.zk.kazoo_parts import CLOSE_OPCODE, SASL_OPCODE, sasl_body, sasl_token
 from zkside.zk.refusals import NO_NODE, NO_WATCHER, ROLLED_BACK, RUNTIME_INCONSISTENCY, refusal
 
@@ -28,7 +40,6 @@ REPLY_HEADER: Final = struct.Struct("!iqi")  # xid, zxid, error
 BODY: Final = REPLY_HEADER.size
 EVENT_XID, PING_XID, AUTH_XID = -1, -2, -4
 
-_INT = struct.Struct("!i")
 _INT_INT = struct.Struct("!ii")
 _LONG = struct.Struct("!q")
 _MULTI_HEADER = struct.Struct("!iBi")  # type, done, error
@@ -36,8 +47,6 @@ _MULTI_HEADER_INT = struct.Struct("!iBii")  # … and the length, count or error
 _MULTI_END = _MULTI_HEADER.pack(-1, 1, -1)
 _READ_GET = _MULTI_HEADER.pack(4, 0, -1)
 _READ_CHILDREN = _MULTI_HEADER.pack(8, 0, -1)
-_pack_int = _INT.pack
-_int_at = _INT.unpack_from
 
 _ANY_WATCHER = 3
 _ERROR_RESULT = -1
@@ -98,89 +107,15 @@ class SetPersistentWatches(Operation[None]):
     recursive: tuple[str, ...]
 
 
-# --- pieces
-
-
-def outside(path: str, root: str) -> str:
-    """The path as the server knows it."""
-    if root:
-        return root if path == "/" else root + path
-    return path
-
-
-def inside(path: str, root: str) -> str | None:
-    """The path as the client knows it; None if it is not at or below the root (names compared whole)."""
-    if not root:
-        return path
-    if path == root:
-        return "/"
-    if path.startswith(root) and path[len(root)] == "/":
-        return path[len(root) :]
-    return None
-
-
-def _inside(path: str, root: str) -> str:
-    below = inside(path, root)
-    if below is None:
-        raise ValueError(f"{path!r} lies outside the chroot {root!r}")
-    return below
-
-
-def _buffer(data: bytes) -> bytes:
-    return _pack_int(len(data)) + data
-
-
-def _string(text: str) -> bytes:
-    return _buffer(text.encode())
-
-
-def _path(path: str, root: str) -> bytes:
-    return _buffer(outside(path, root).encode())
-
-
-def _paths(paths: Iterable[str], root: str) -> bytes:
-    encoded = [_path(path, root) for path in paths]
-    return _pack_int(len(encoded)) + b"".join(encoded)
-
-
-@lru_cache(256)
-def _acl(acl: tuple[Acl, ...]) -> bytes:
-    entries = [_pack_int(entry.permissions) + _string(entry.scheme) + _string(entry.id) for entry in acl]
-    return _pack_int(len(acl)) + b"".join(entries)
-
-
-def _read_string(frame: bytes, pos: int) -> tuple[str, int]:
-    end = pos + 4 + max(_int_at(frame, pos)[0], 0)
-    if end > len(frame):
-        raise ValueError("a string runs over the end of its frame")
-    return frame[pos + 4 : end].decode(), end
-
-
-def _read_strings(frame: bytes, pos: int) -> tuple[list[str], int]:
-    (count,) = _int_at(frame, pos)
-    if count > len(frame) // 4:
-        raise ValueError("a list of strings runs over the end of its frame")
-    pos += 4
-    names: list[str] = []
-    append, int_at = names.append, _int_at
-    for _ in range(count):
-        start = pos + 4
-        pos = start + int_at(frame, pos)[0]
-        append(frame[start:pos].decode())
-    if pos > len(frame):
-        raise ValueError("a list of strings runs over the end of its frame")
-    return names, pos
-
-
 # --- one operation each
 
 
 def _simple(opcode: int, tail: bytes = b"") -> Callable[[Any, str], bytes]:
-    code = _pack_int(opcode)
+    code = pack_int(opcode)
 
     def encode(op: Any, root: str) -> bytes:
         path: bytes = (outside(op.path, root) if root else op.path).encode()
-        return b"".join((code, _pack_int(len(path)), path, tail))
+        return b"".join((code, pack_int(len(path)), path, tail))
 
     return encode
 
@@ -191,7 +126,7 @@ def _nothing(frame: bytes, op: Any, root: str) -> None:
 
 def _decode_data(frame: bytes, op: Any, root: str) -> bytes:
     record = frame[BODY + 4 :]
-    if len(record) != max(_int_at(frame, BODY)[0], 0) + STAT_SIZE_BYTES:
+    if len(record) != max(int_at(frame, BODY)[0], 0) + STAT_SIZE_BYTES:
         raise ValueError("a node's data does not fill its frame")
     return record
 
@@ -201,13 +136,13 @@ def _decode_stat(frame: bytes, op: Any, root: str) -> Stat:
 
 
 def _decode_children(frame: bytes, op: Any, root: str) -> tuple[list[str], Stat]:
-    names, pos = _read_strings(frame, BODY)
+    names, pos = read_strings(frame, BODY)
     return names, Stat.unpack(frame, pos)
 
 
 def _encode_read_many(op: model.ReadMany, root: str) -> bytes:
-    parts = [_pack_int(22)]
-    append, pack_int = parts.append, _pack_int
+    parts = [pack_int(22)]
+    append = parts.append
     for read in op.reads:
         path = (outside(read.path, root) if root else read.path).encode()
         append(_READ_GET if type(read) is model.GetData else _READ_CHILDREN)
@@ -232,7 +167,7 @@ def _decode_read_many(frame: bytes, op: model.ReadMany, root: str) -> list[ReadR
         elif kind == _ERROR_RESULT:
             append(refusal(number, read))
         elif kind == 8:
-            names, pos = _read_strings(frame, pos - 4)
+            names, pos = read_strings(frame, pos - 4)
             append(names)
         else:
             raise ValueError(f"a result of type {kind} in a multiRead")
@@ -255,40 +190,40 @@ def _create_body(op: model.Create, root: str) -> bytes:
     path = (root + op.path if op.mode.is_sequential else outside(op.path, root)).encode()
     data = op.data
     ttl = _LONG.pack(op.ttl_ms) if op.mode.has_ttl else b""
-    flags = _pack_int(op.mode.value)
-    return b"".join((_pack_int(len(path)), path, _pack_int(len(data)), data, _acl(op.acl), flags, ttl))
+    flags = pack_int(op.mode.value)
+    return b"".join((pack_int(len(path)), path, pack_int(len(data)), data, acl_list(op.acl), flags, ttl))
 
 
 def _encode_create(op: model.Create, root: str) -> bytes:
-    return _pack_int(_create_opcode(op.mode)) + _create_body(op, root)
+    return pack_int(_create_opcode(op.mode)) + _create_body(op, root)
 
 
 def _decode_create(frame: bytes, op: Any, root: str) -> Created:
-    path, pos = _read_string(frame, BODY)
+    path, pos = read_string(frame, BODY)
     stat = Stat.unpack(frame, pos) if len(frame) - pos >= STAT_SIZE_BYTES else None
-    return Created(_inside(path, root), stat)
+    return Created(inside_or_error(path, root), stat)
 
 
 def _set_body(op: model.SetData, root: str) -> bytes:
     path = outside(op.path, root).encode()
     data = op.data
-    return b"".join((_pack_int(len(path)), path, _pack_int(len(data)), data, _pack_int(op.version)))
+    return b"".join((pack_int(len(path)), path, pack_int(len(data)), data, pack_int(op.version)))
 
 
 def _encode_set(op: model.SetData, root: str) -> bytes:
-    return _pack_int(5) + _set_body(op, root)
+    return pack_int(5) + _set_body(op, root)
 
 
 def _path_version_body(op: model.Delete | model.Check, root: str) -> bytes:
-    return _path(op.path, root) + _pack_int(op.version)
+    return path_string(op.path, root) + pack_int(op.version)
 
 
 def _encode_delete(op: model.Delete, root: str) -> bytes:
-    return _pack_int(2) + _path_version_body(op, root)
+    return pack_int(2) + _path_version_body(op, root)
 
 
 def _encode_transaction(op: model.Transaction, root: str) -> bytes:
-    parts = [_pack_int(14)]
+    parts = [pack_int(14)]
     for write in op.operations:
         match write:
             case model.Create():
@@ -312,17 +247,17 @@ def _decode_transaction(frame: bytes, op: model.Transaction, root: str) -> Trans
         kind, _, _ = _MULTI_HEADER.unpack_from(frame, pos)
         pos += _MULTI_HEADER.size
         if kind == _ERROR_RESULT:
-            (code,) = _int_at(frame, pos)
+            (code,) = int_at(frame, pos)
             pos += 4
             results.append(_transaction_error(code, write, after=refused_at is not None))
             if refused_at is None and code != ROLLED_BACK:
                 refused_at = index
         elif kind == _CREATE:  # so a server answers a create2, too: without a Stat
-            path, pos = _read_string(frame, pos)
-            results.append(Created(_inside(path, root), None))
+            path, pos = read_string(frame, pos)
+            results.append(Created(inside_or_error(path, root), None))
         elif kind in (_CREATE2, _CONTAINER, _TTL):
-            path, pos = _read_string(frame, pos)
-            results.append(Created(_inside(path, root), Stat.unpack(frame, pos)))
+            path, pos = read_string(frame, pos)
+            results.append(Created(inside_or_error(path, root), Stat.unpack(frame, pos)))
             pos += STAT_SIZE_BYTES
         elif kind == 5:
             results.append(Stat.unpack(frame, pos))
@@ -347,47 +282,47 @@ def _encode_check(op: Any, root: str) -> bytes:
 
 
 def _decode_acl(frame: bytes, op: Any, root: str) -> tuple[tuple[Acl, ...], Stat]:
-    (count,) = _int_at(frame, BODY)
+    (count,) = int_at(frame, BODY)
     pos = BODY + 4
     entries = []
     for _ in range(count):
-        (permissions,) = _int_at(frame, pos)
-        scheme, pos = _read_string(frame, pos + 4)
-        identity, pos = _read_string(frame, pos)
+        (permissions,) = int_at(frame, pos)
+        scheme, pos = read_string(frame, pos + 4)
+        identity, pos = read_string(frame, pos)
         entries.append(Acl(permissions, scheme, identity))
     return tuple(entries), Stat.unpack(frame, pos)
 
 
 def _encode_set_acl(op: model.SetAcl, root: str) -> bytes:
-    return b"".join((_pack_int(7), _path(op.path, root), _acl(op.acl), _pack_int(op.version)))
+    return b"".join((pack_int(7), path_string(op.path, root), acl_list(op.acl), pack_int(op.version)))
 
 
 def _encode_add_watch(op: model.AddWatch, root: str) -> bytes:
-    return b"".join((_pack_int(106), _path(op.path, root), _pack_int(op.recursive)))
+    return b"".join((pack_int(106), path_string(op.path, root), pack_int(op.recursive)))
 
 
 def _encode_remove_watch(op: model.RemoveWatch, root: str) -> bytes:
-    return b"".join((_pack_int(18), _path(op.path, root), _pack_int(_ANY_WATCHER)))
+    return b"".join((pack_int(18), path_string(op.path, root), pack_int(_ANY_WATCHER)))
 
 
 def _encode_ephemerals(op: Any, root: str) -> bytes:
-    return _pack_int(103) + _string(root or "/")
+    return pack_int(103) + string(root or "/")
 
 
 def _decode_ephemerals(frame: bytes, op: Any, root: str) -> list[str]:
     # The server compares bare prefixes, so it may name nodes beside the chroot.
-    paths = (inside(path, root) for path in _read_strings(frame, BODY)[0])
+    paths = (inside(path, root) for path in read_strings(frame, BODY)[0])
     return [path for path in paths if path is not None]
 
 
 def _encode_one_shots(op: SetOneShotWatches, root: str) -> bytes:
-    lists = (_paths(paths, root) for paths in (op.data, op.absent, op.children))
-    return b"".join((_pack_int(101), _LONG.pack(op.since_zxid), *lists))
+    lists = (path_list(paths, root) for paths in (op.data, op.absent, op.children))
+    return b"".join((pack_int(101), _LONG.pack(op.since_zxid), *lists))
 
 
 def _encode_persistent(op: SetPersistentWatches, root: str) -> bytes:
-    lists = (_paths(paths, root) for paths in ((), (), (), op.plain, op.recursive))
-    return b"".join((_pack_int(105), _LONG.pack(op.since_zxid), *lists))
+    lists = (path_list(paths, root) for paths in ((), (), (), op.plain, op.recursive))
+    return b"".join((pack_int(105), _LONG.pack(op.since_zxid), *lists))
 
 
 CODECS: Final[dict[type[Operation[Any]], Codec]] = {
@@ -406,9 +341,9 @@ CODECS: Final[dict[type[Operation[Any]], Codec]] = {
     model.AddWatch: Codec(_encode_add_watch, _nothing),
     model.RemoveWatch: Codec(_encode_remove_watch, _nothing),
     model.GetEphemerals: Codec(_encode_ephemerals, _decode_ephemerals),
-    CloseSession: Codec(lambda op, root: _pack_int(CLOSE_OPCODE), _nothing),
+    CloseSession: Codec(lambda op, root: pack_int(CLOSE_OPCODE), _nothing),
     SaslStep: Codec(
-        lambda op, root: _pack_int(SASL_OPCODE) + sasl_body(op.token),
+        lambda op, root: pack_int(SASL_OPCODE) + sasl_body(op.token),
         lambda frame, op, root: sasl_token(frame, BODY),
     ),
     ArmData: Codec(_simple(3, b"\1"), _decode_stat),
@@ -430,5 +365,5 @@ def decode_event(frame: bytes) -> tuple[int, int, int, str]:
     """(zxid or -1, event type, keeper state, path as the server knows it) of a frame with EVENT_XID."""
     _, zxid, _ = REPLY_HEADER.unpack_from(frame)
     kind, state = _INT_INT.unpack_from(frame, BODY)
-    path, _ = _read_string(frame, BODY + 8)
+    path, _ = read_string(frame, BODY + 8)
     return zxid, kind, state, path
