@@ -90,6 +90,7 @@ class Hub:
         self._subscriptions: set[Subscription] = set()
         self._events = EventIndex()
         self._taps: dict[str, set[Callable[[bytes | None], None]]] = {}
+        self._unchecked: dict[Callable[[bytes | None], None], str] = {}
         self._unlisten: Callable[[], None] = lambda: None
         self._events_in = self._gaps = self._conflated = 0
         self.changes_out = 0
@@ -199,7 +200,12 @@ class Hub:
         def settled(done: asyncio.Future[None]) -> None:
             # It may have gone before the watch was set.
             failed = done.cancelled() or done.exception() is not None
-            if not failed and tap in self._taps.get(path, ()) and path not in self.reader.unsettled:
+            if failed or tap not in self._taps.get(path, ()):
+                return
+            if path in self.reader.unsettled:
+                # Read as absent, where the table never had it, it is no change that would tell.
+                self._unchecked[tap] = path
+            else:
                 tap(self.table.records.get(path))
 
         self._taps.setdefault(path, set()).add(tap)
@@ -277,6 +283,11 @@ class Hub:
                     tap(change.new)
         for feed, changes in by_feed.items():
             feed.append(zxid, changes)
+        for tap, path in list(self._unchecked.items()):
+            if path not in self.reader.unsettled:
+                del self._unchecked[tap]
+                if tap in self._taps.get(path, ()):
+                    tap(self.table.records.get(path))
         self.keeper.settle_ready()
 
     # Feeds

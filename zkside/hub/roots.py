@@ -43,83 +43,70 @@ class Roots:
     """All roots, found by the paths that they cover in a number of steps that is the depth of the path."""
 
     def __init__(self) -> None:
-        self._by_key: dict[tuple[str, Scope], Root] = {}
-        self._subtrees = 0
+        self._nodes: dict[str, Root] = {}
+        self._children: dict[str, Root] = {}
+        self._subtrees: dict[str, Root] = {}
+        self._by_scope = {Scope.NODE: self._nodes, Scope.CHILDREN: self._children, Scope.SUBTREE: self._subtrees}
 
     def __iter__(self) -> Iterator[Root]:
-        return iter(list(self._by_key.values()))
+        return iter([*self._subtrees.values(), *self._children.values(), *self._nodes.values()])
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._nodes) + len(self._children) + len(self._subtrees)
 
     def get(self, path: str, scope: Scope) -> Root | None:
-        return self._by_key.get((path, scope))
+        return self._by_scope[scope].get(path)
 
     def add(self, root: Root) -> None:
-        self._by_key[root.path, root.scope] = root
-        self._subtrees += root.scope is Scope.SUBTREE
+        self._by_scope[root.scope][root.path] = root
 
     def remove(self, root: Root) -> None:
-        del self._by_key[root.path, root.scope]
-        self._subtrees -= root.scope is Scope.SUBTREE
+        del self._by_scope[root.scope][root.path]
 
-    def covering(self, path: str) -> Iterator[Root]:
+    def covering(self, path: str) -> list[Root]:
         """The roots that keep a path, nearest first."""
-        by_key = self._by_key
-        for scope in Scope:
-            root = by_key.get((path, scope))
-            if root is not None:
-                yield root
-        if path == "/":
-            return
-        above = paths.parent(path)
-        root = by_key.get((above, Scope.CHILDREN))
-        if root is not None:
-            yield root
+        found = []
+        if (root := self._nodes.get(path)) is not None:
+            found.append(root)
+        if self._children and (root := self._children.get(path)) is not None:
+            found.append(root)
+        if self._children and path != "/" and (root := self._children.get(paths.parent(path))) is not None:
+            found.append(root)
         if self._subtrees:
-            for above in paths.ancestors(path):
-                root = by_key.get((above, Scope.SUBTREE))
-                if root is not None:
-                    yield root
+            found += self._subtrees_over(path)
+        return found
 
-    def covering_children(self, path: str) -> Iterator[Root]:
+    def covering_children(self, path: str) -> list[Root]:
         """The roots that keep all children of a path."""
-        root = self._by_key.get((path, Scope.CHILDREN))
-        if root is not None:
-            yield root
-        if self._subtrees:
-            for above in (path, *paths.ancestors(path)):
-                root = self._by_key.get((above, Scope.SUBTREE))
-                if root is not None:
-                    yield root
+        found = [root] if (root := self._children.get(path)) is not None else []
+        return found + self._subtrees_over(path)
 
     def is_covered(self, path: str) -> bool:
         """Whether any root keeps the path."""
-        return next(self.covering(path), None) is not None
+        return bool(self.covering(path))
 
     def live_at(self, path: str) -> Root | None:
         """The nearest live root that keeps a path."""
-        for root in self.covering(path):
-            if root.live:
-                return root
-        return None
+        root = self._nodes.get(path)
+        if root is not None and root.live:
+            return root
+        return next((root for root in self.covering(path) if root.live), None)
 
     def live_below(self, path: str) -> Root | None:
         """The nearest live root that keeps all children of a path."""
-        for root in self.covering_children(path):
-            if root.live:
-                return root
-        return None
+        return next((root for root in self.covering_children(path) if root.live), None)
 
     def is_root(self, path: str) -> bool:
         """Whether some root begins at this path: then its absence is worth remembering."""
-        return any((path, scope) in self._by_key for scope in Scope)
+        return path in self._nodes or path in self._children or path in self._subtrees
 
     def maximal(self) -> list[Root]:
         """The live roots that no other live root keeps whole, largest scopes first."""
-        live = [root for root in self._by_key.values() if root.live]
-        live.sort(key=lambda root: root.scope.value, reverse=True)
+        live = [root for root in self if root.live]
         return [root for root in live if not any(self._contains(other, root) for other in self.covering(root.path))]
+
+    def _subtrees_over(self, path: str) -> list[Root]:
+        return [root for above in (path, *paths.ancestors(path)) if (root := self._subtrees.get(above)) is not None]
 
     @staticmethod
     def _contains(other: Root, root: Root) -> bool:
