@@ -13,6 +13,7 @@ from zkside.hub.hub import Hub, HubSettings
 from zkside.model.event import EventType, KeeperState
 from zkside.model.operation import Create, Delete, Operation, SetData
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
+from zkside.zk.session import Session
 
 CREATED, DELETED = EventType.NODE_CREATED, EventType.NODE_DELETED
 DATA, CHILDREN = EventType.NODE_DATA_CHANGED, EventType.NODE_CHILDREN_CHANGED
@@ -178,3 +179,18 @@ async def test_the_end_of_a_node_is_told_once_even_if_another_has_taken_its_plac
     await world.accept()
     async with asyncio.timeout(15):
         await gone.wait()
+
+
+async def test_the_end_of_a_node_that_goes_while_its_watch_is_set_is_told(hub: Hub, session: Session) -> None:
+    """H5: the event comes between the watch and the first read, and the table never had the node."""
+    for attempt in range(60):
+        path = f"/a{attempt}"
+        created = (await session.call(Create(path))).value
+        assert created.stat is not None
+        gone = asyncio.Event()
+        hub.on_deleted(path, created.stat.czxid, gone.set)
+        for _ in range(attempt % 12):
+            await asyncio.sleep(0)
+        await session.call(Delete(path))
+        async with asyncio.timeout(15):
+            await gone.wait()
