@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -76,6 +75,6 @@ class Zkside:
 
 
 @pytest.fixture
-def zkside(daemon: DaemonProcess) -> Iterator[Zkside]:  # noqa: F811
+def zkside(daemon: DaemonProcess) -> Zkside:  # noqa: F811
     """The command, talking to the shared daemon."""
-    yield Zkside(daemon.address)
+    return Zkside(daemon.address)

@@ -276,7 +276,6 @@ async def test_a_final_error_ends_the_watch_with_its_class(scripted: ScriptedDae
     stream.end(grpc.StatusCode.INVALID_ARGUMENT, status.of(InvalidPath("empty name", field="path")).trailers)
     with pytest.raises(InvalidPath, match="empty name"):
         await next_event(watch)
-    stream = None
     again = scripted_client.watch("//")
     assert (await scripted.stream()).request.targets[0].path == "//", "a failed stream is not joined"
     again.close()

@@ -5,30 +5,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
-from zkside.pb import common_pb2, node_pb2, node_pb2_grpc, watch_pb2, watch_pb2_grpc
+from zkside.pb import common_pb2, node_pb2, watch_pb2
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Trailers = tuple[tuple[str, bytes], ...]
+
+
+def _encoded(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 class ScriptedStream:
     """One open stream: the test sends on it and ends it."""
 
-    def __init__(self, request: object) -> None:
+    def __init__(self, request: Any) -> None:
         self.request = request
         self.ended = asyncio.Event()
         """Set when the client has gone, or the script has ended it."""
-        self._messages: asyncio.Queue[object] = asyncio.Queue()
+        self._messages: asyncio.Queue[Message | tuple[grpc.StatusCode, Trailers]] = asyncio.Queue()
 
-    def send(self, *messages: object) -> None:
+    def send(self, *messages: Message) -> None:
         for message in messages:
             self._messages.put_nowait(message)
 
-    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, trailers: Trailers = ()) -> None:
         self._messages.put_nowait((code, trailers))
 
-    async def serve(self, context: grpc.aio.ServicerContext) -> AsyncIterator[object]:
+    async def serve(self, context: Context) -> AsyncIterator[Message]:
         await context.send_initial_metadata(())
         try:
             while True:
@@ -55,35 +64,43 @@ class ScriptedDaemon:
         self.opened = 0
 
     async def start(self) -> None:
-        outer = self
-
-        class Watch(watch_pb2_grpc.WatchServiceServicer):
-            async def Watch(self, request, context):  # type: ignore[no-untyped-def]
-                async for message in outer._open(request).serve(context):
-                    yield message
-
-        class Node(node_pb2_grpc.NodeServiceServicer):
-            async def HoldEphemeral(self, request, context):  # type: ignore[no-untyped-def]
-                async for message in outer._open(request).serve(context):
-                    yield message
-
-            async def Pipeline(self, requests, context):  # type: ignore[no-untyped-def]
-                stream = outer._open(requests)
-                async for message in stream.serve(context):
-                    yield message
-
-            async def Set(self, request, context):  # type: ignore[no-untyped-def]
-                stream = outer._open(request)
-                async for message in stream.serve(context):
-                    return message
-
+        handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
+            watch_pb2.DESCRIPTOR.services_by_name["WatchService"].full_name: {
+                "Watch": grpc.unary_stream_rpc_method_handler(self._serve, watch_pb2.WatchRequest.FromString, _encoded)
+            },
+            node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name: {
+                "HoldEphemeral": grpc.unary_stream_rpc_method_handler(
+                    self._serve, node_pb2.HoldEphemeralRequest.FromString, _encoded
+                ),
+                "Pipeline": grpc.stream_stream_rpc_method_handler(
+                    self._serve, node_pb2.PipelineRequest.FromString, _encoded
+                ),
+                # A call that this server never answers.
+                "Set": grpc.unary_unary_rpc_method_handler(
+                    self._never_answer, node_pb2.SetRequest.FromString, _encoded
+                ),
+            },
+        }
         self._server = grpc.aio.server()
-        watch_pb2_grpc.add_WatchServiceServicer_to_server(Watch(), self._server)
-        node_pb2_grpc.add_NodeServiceServicer_to_server(Node(), self._server)
+        self._server.add_generic_rpc_handlers(
+            tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in handlers.items())
+        )
         self._server.add_insecure_port(self.address)
         await self._server.start()
 
-    def _open(self, request: object) -> ScriptedStream:
+    async def _serve(self, request: Any, context: Context) -> AsyncIterator[Message]:
+        async for message in self._open(request).serve(context):
+            yield message
+
+    async def _never_answer(self, request: Any, context: Context) -> Message:
+        stream = self._open(request)
+        try:
+            never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            return await never
+        finally:
+            stream.ended.set()
+
+    def _open(self, request: Any) -> ScriptedStream:
         stream = ScriptedStream(request)
         self.opened += 1
         self._streams.put_nowait(stream)
@@ -114,7 +131,7 @@ def snapshot(
     zxid: int,
     *nodes: common_pb2.Node,
     target: int = 0,
-    reason: int = watch_pb2.SNAPSHOT_REASON_INITIAL,
+    reason: watch_pb2.SnapshotReason.ValueType = watch_pb2.SNAPSHOT_REASON_INITIAL,
     more: bool = False,
     epoch_id: str = "e1",
 ) -> watch_pb2.WatchResponse:
@@ -144,7 +161,9 @@ def bookmark(zxid: int, *, epoch_id: str = "e1") -> watch_pb2.WatchResponse:
     return watch_pb2.WatchResponse(header=header(zxid), epoch_id=epoch_id, bookmark=watch_pb2.Bookmark())
 
 
-def session(zxid: int, state: int, *, stale: bool = False, epoch_id: str = "e1") -> watch_pb2.WatchResponse:
+def session(
+    zxid: int, state: common_pb2.SessionState.ValueType, *, stale: bool = False, epoch_id: str = "e1"
+) -> watch_pb2.WatchResponse:
     change = watch_pb2.SessionChange(session=common_pb2.Session(state=state, epoch=1))
     return watch_pb2.WatchResponse(header=header(zxid, stale=stale), epoch_id=epoch_id, session=change)
 
