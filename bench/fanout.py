@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic_ns, sleep
 from typing import Any
@@ -31,7 +31,12 @@ DATA_SIZE_BYTES = 100
 
 STREAMS, SDK, KAZOO, BARE = "zkside, streams", "zkside, SDK", "kazoo DataWatch", "bare grpc.aio"
 _FIRST, _LAST = "to the first", "to the last"
-_LOADS = {"sessions": "", "watches": "", "packets per change": ""}
+_LOADS = {
+    "sessions": at_most("1 session", 0, 1),
+    "watches": at_most("1 watch", 0, 1),
+    "packets per change": at_most("≤ 5: write 2, event 1, read 2", 0, 5.5),
+}
+"""What of ZooKeeper's load is shown, and what of it is allowed whatever the number of subscribers."""
 SETTING = (
     "Subscribers spread over 8 processes (fewer than 8 subscribers: one each), each told "
     "the 100 bytes of one znode; median of 22 changes, from before the write until the application has the data. "
@@ -181,14 +186,16 @@ def _measure(
 ) -> None:
     with _audience(variant, server, writer, count) as audience:
         _rounds(audience, 2)  # Warm.
+        asked = -stand.load_of(server).packets
         before = stand.load_of(server)
+        asked += before.packets
         heard = _rounds(audience, changes)
         after = stand.load_of(server)
     samples.add(variant, count, _FIRST, value=percentile([first for first, _ in heard], 50))
     samples.add(variant, count, _LAST, value=percentile([last for _, last in heard], 50))
     samples.add(variant, count, "sessions", value=before.sessions - 1)  # The writer's is not theirs.
     samples.add(variant, count, "watches", value=before.watches)
-    samples.add(variant, count, "packets per change", value=(after.packets - before.packets) / changes)
+    samples.add(variant, count, "packets per change", value=(after.packets - before.packets - asked) / changes)
 
 
 def _times(samples: Samples, variants: Sequence[str], counts: Sequence[int]) -> Iterator[Row]:
@@ -215,9 +222,12 @@ def _goals(samples: Samples, variant: str, count: int) -> tuple[Goal, ...]:
 def _loads(samples: Samples, variants: Sequence[str], counts: Sequence[int]) -> Iterator[Row]:
     for count in counts:
         for variant in variants:
-            for quantity, unit in _LOADS.items():
+            for quantity, allowed in _LOADS.items():
                 subject = f"ZooKeeper's load by {variant}, {count:,} subscribers"
-                yield samples.row((variant, count, quantity), subject, quantity, unit)
+                key = (variant, count, quantity)
+                goal = replace(allowed, ratio=samples.median(*key))
+                goals = (goal,) if variant != KAZOO and count == counts[-1] else ()
+                yield samples.row(key, subject, quantity, "", goals)
 
 
 def run(plan: Plan) -> Findings:
@@ -232,7 +242,7 @@ def run(plan: Plan) -> Findings:
                 for variant in variants:
                     _measure(samples, server, writer, variant, count, changes)
     return Findings(
-        rows=(*_times(samples, variants, counts), *_loads(samples, variants[:-1], counts)),
+        rows=(*_times(samples, variants, counts), *_loads(samples, variants[:-1], (counts[0], counts[-1]))),
         setting=SETTING,
         curves=tuple(
             Curve(variant, tuple((count, samples.median(variant, count, _LAST)) for count in counts))

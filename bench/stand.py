@@ -135,13 +135,21 @@ class Load:
 
     sessions: int
     watches: int
+    """Pairs of path and session."""
     packets: int
     """Received and sent since it started."""
 
 
 def load_of(server: ZooKeeperServer) -> Load:
-    """The present load; the packets of asking are in it (two for each of the two words)."""
+    """The present load. The packets of asking are in it: ask twice in a row to know how many."""
     sessions = len(re.findall(r"\bsid=0x", server.four_letter("cons")))
     counts = server.mntr()
+    # A persistent watch stands in two of the server's tables, so `mntr` counts it twice.
+    watches: set[tuple[str, str]] = set()
+    for line in server.four_letter("wchp").splitlines():
+        if line.startswith("\t"):
+            watches.add((path, line.strip()))
+        else:
+            path = line
     packets = int(counts["packets_received"]) + int(counts["packets_sent"])
-    return Load(sessions, int(counts["watch_count"]), packets)
+    return Load(sessions, len(watches), packets)

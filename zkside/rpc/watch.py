@@ -25,6 +25,7 @@ from zkside.rpc.interceptors import StreamCall
 
 MOST_TARGETS = 1000
 SHORTEST_BOOKMARK_INTERVAL_S = 0.1
+LONGEST_BOOKMARK_INTERVAL_S = 86_400.0
 # A cut is split between two transactions once a message has so many changes; a message past gRPC's usual
 # limit of 4 MiB could not be received, so a transaction past PART_BYTES is split too.
 PART_CHANGES = 500
@@ -87,11 +88,9 @@ class WatchServicer:
                     yield self._events(delivered).SerializeToString()
         elif request.mode in (watch_pb2.WATCH_MODE_UNSPECIFIED, watch_pb2.WATCH_MODE_STATE):
             targets = _targets(request)
-            interval_s = None
-            if request.HasField("bookmark_interval"):
-                interval_s = request.bookmark_interval.ToTimedelta().total_seconds()
-                if interval_s < SHORTEST_BOOKMARK_INTERVAL_S:
-                    raise InvalidArgument("at least 100 ms", field="bookmark_interval")
+            interval_s = convert.seconds(request, "bookmark_interval", most_s=LONGEST_BOOKMARK_INTERVAL_S)
+            if interval_s is not None and interval_s < SHORTEST_BOOKMARK_INTERVAL_S:
+                raise InvalidArgument("at least 100 ms", field="bookmark_interval")
             resume = (request.resume.epoch_id, request.resume.zxid) if request.HasField("resume") else None
             with closing(
                 await self._hub.subscribe(targets, resume=resume, bookmark_interval_s=interval_s)
@@ -157,7 +156,7 @@ class WatchServicer:
         yield answer.SerializeToString()
 
     def _snapshot(self, subscription: Subscription, target: Target, chunk: SnapshotChunk) -> bytes:
-        key = (chunk.target, chunk.reason, chunk.index)
+        key = (chunk.target, chunk.reason, chunk.index, subscription.is_stale())
         encoded = chunk.image.encoded.get(key)
         if encoded is None:
             answer = self._answer(chunk.zxid, subscription)
