@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain
+from typing import NamedTuple
 
 from zkside.model import record as records
 from zkside.model.operation import GetChildren, GetData, ReadMany, ReadResult, Reply
@@ -18,11 +19,20 @@ from zkside.zk.session import Session
 
 UNDER_WAY = 4
 FIRST_BATCH = 32
-LARGEST_BATCH = 1000
+LARGEST_BATCH = 250
 # A reply of a batch should have about this size; unknown nodes are taken to be as large as those before.
 REPLY_BYTES = 512 * 1024
 # Below jute.maxbuffer, which also bounds requests.
 REQUEST_BYTES = 512 * 1024
+
+
+class _Found(NamedTuple):
+    """Nodes to read: below `prefix`, so many levels of what is found below each. Taken one by one, so that a
+    long list costs neither a pause nor an object for each name."""
+
+    prefix: str
+    names: Iterator[str]
+    levels: int
 
 
 class Walk:
@@ -43,7 +53,9 @@ class Walk:
         self._session = session
         self._known = known
         self._visit = visit
-        self._todo: deque[tuple[GetData | GetChildren, int]] = deque()
+        self._parents: deque[tuple[str, int, int]] = deque()
+        """Whose children are to be asked for: path, levels, and how many they are expected to be."""
+        self._found: deque[_Found] = deque()
         self._seen: set[str] = set()
         self._node_bytes = 0
         self.zxid = 0
@@ -56,8 +68,7 @@ class Walk:
         A path is read once, with the levels of its first mention. Raises: what a lost connection raises.
         """
         source = iter(starts)
-        under_way: deque[tuple[list[tuple[GetData | GetChildren, int]], asyncio.Future[Reply[list[ReadResult]]]]]
-        under_way = deque()
+        under_way: deque[tuple[_Batch, asyncio.Future[Reply[list[ReadResult]]]]] = deque()
         try:
             while True:
                 while len(under_way) < UNDER_WAY and (batch := self._next_batch(source)):
@@ -73,42 +84,50 @@ class Walk:
             for _, call in under_way:
                 call.cancel()
 
-    def _next_batch(self, source: Iterator[tuple[str, int]]) -> list[tuple[GetData | GetChildren, int]]:
+    def _next_batch(self, source: Iterator[tuple[str, int]]) -> _Batch:
         size = min(max(1, REPLY_BYTES // self._node_bytes), LARGEST_BATCH) if self._node_bytes else FIRST_BATCH
-        if len(self._todo) < size:
-            for path, levels in islice(source, size - len(self._todo)):
-                if path not in self._seen:
-                    self._seen.add(path)
-                    self._todo.append((GetData(path), levels))
-        batch: list[tuple[GetData | GetChildren, int]] = []
+        batch: _Batch = []
+        names = 0
+        while self._parents and names < size:
+            path, levels, children = self._parents.popleft()
+            batch.append((GetChildren(path), levels))
+            names += children
         request_bytes = 0
-        while self._todo and len(batch) < size and request_bytes < REQUEST_BYTES:
-            item = self._todo.popleft()
-            request_bytes += 16 + 4 * len(item[0].path)
-            batch.append(item)
+        for path, levels in chain(self._next_found(), source):
+            if path not in self._seen:
+                self._seen.add(path)
+                batch.append((GetData(path), levels))
+                request_bytes += 16 + 4 * len(path)
+            if len(batch) + names >= size or request_bytes >= REQUEST_BYTES:
+                break
         return batch
 
-    def _take(self, batch: list[tuple[GetData | GetChildren, int]], results: list[ReadResult]) -> None:
+    def _next_found(self) -> Iterator[tuple[str, int]]:
+        while self._found:
+            prefix, names, levels = self._found[0]
+            for name in names:
+                yield prefix + name, levels
+            self._found.popleft()
+
+    def _take(self, batch: _Batch, results: list[ReadResult]) -> None:
         visit = self._visit
         largest = 0
         for (read, levels), result in zip(batch, results, strict=True):
             if isinstance(result, bytes):
                 if len(result) > largest:
                     largest = len(result)
-                if levels > 0 and records.num_children(result) > 0:
+                if levels > 0 and (children := records.num_children(result)) > 0:
                     known = self._known(read.path)
                     if known is None or records.zxids(known) != records.zxids(result):
-                        self._todo.append((GetChildren(read.path), levels))
+                        self._parents.append((read.path, levels, children))
                 visit(read.path, result)
             elif isinstance(result, list):
-                seen, todo = self._seen, self._todo
                 prefix = "/" if read.path == "/" else read.path + "/"
-                for name in result:
-                    child = prefix + name
-                    if child not in seen:
-                        seen.add(child)
-                        todo.append((GetData(child), levels - 1))
+                self._found.append(_Found(prefix, iter(result), levels - 1))
             elif isinstance(read, GetData):
                 visit(read.path, result)
         # Slowly forgets a large node, so that one of them does not make all later batches small.
         self._node_bytes = max(largest, self._node_bytes * 3 // 4, 100)
+
+
+_Batch = list[tuple[GetData | GetChildren, int]]
