@@ -23,6 +23,7 @@ from zkside.pb import node_pb2, node_pb2_grpc, watch_pb2, watch_pb2_grpc
 PATH = "/bench"
 PROCESSES = 8
 SUBSCRIBERS, CHANGES_PER_S, READS_PER_S = 1000, 50, 2000
+MOST_UNDER_WAY = 500
 SESSION_TIMEOUT_S = 10.0
 GOAL_PING_SHARE, GOAL_LAG_P99_S = 0.10, 0.050
 SDK, STREAMS = "through the SDK", "a stream each"
@@ -34,13 +35,17 @@ SETTING = (
 
 
 async def _steadily(send: Callable[[], Awaitable[object]], per_s: int, duration_s: float) -> tuple[list[float], float]:
-    """Send on time, without waiting for answers; returns the latencies in ms and the achieved rate."""
+    """Send on time, whatever the answers do, unless too many are missing; returns the latencies in ms, counted
+    from when each was due, and the achieved rate."""
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
+
+    places = asyncio.Semaphore(MOST_UNDER_WAY)
 
     async def one(due: float) -> None:
         await send()
         latencies.append((loop.time() - due) * 1e3)
+        places.release()
 
     start = loop.time()
     async with asyncio.TaskGroup() as tasks:
@@ -48,6 +53,7 @@ async def _steadily(send: Callable[[], Awaitable[object]], per_s: int, duration_
             due = start + number / per_s
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
+            await places.acquire()
             tasks.create_task(one(due))
     return latencies, len(latencies) / (loop.time() - start)
 

@@ -146,6 +146,7 @@ def load_of(server: ZooKeeperServer) -> Load:
     counts = server.mntr()
     # A persistent watch stands in two of the server's tables, so `mntr` counts it twice.
     watches: set[tuple[str, str]] = set()
+    path = ""
     for line in server.four_letter("wchp").splitlines():
         if line.startswith("\t"):
             watches.add((path, line.strip()))
