@@ -10,7 +10,7 @@ from bench.figures import Curve, Goal
 from bench.report import Entry, number
 
 _COLOURS = ("#1b6ca8", "#2a9d5c", "#c0392b", "#7f8c8d", "#8e44ad")
-_WIDTH, _PANEL, _BAR = 960, 420, 22
+_WIDTH, _PANEL, _BAR, _LABEL = 1040, 420, 22, 15
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 40, 50
 _USED_MAX = 4.0
 
@@ -76,16 +76,21 @@ def _panel(title: str, curves: tuple[Curve, ...], axes: tuple[str, str], top: fl
         colour = _COLOURS[index % len(_COLOURS)]
         points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve.points)
         yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+    lowest = top + _PANEL
+    for index, curve in sorted(enumerate(curves), key=lambda pair: pair[1].points[-1][1]):
         x, y = curve.points[-1]
-        yield _text(across(x) + 8, up(y) + 4, f"{curve.name}: {number(y)}", f'fill="{colour}"')
+        lowest = min(up(y) + 4, lowest - _LABEL)  # labels of curves that end close together stand apart
+        colour = _COLOURS[index % len(_COLOURS)]
+        yield _text(across(x) + 8, lowest, f"{curve.name}: {number(y)}", f'fill="{colour}"')
 
 
 def _bars(goals: list[tuple[str, Goal]], top: float) -> Iterator[str]:
     """A bar for each goal: what is used of it, on a scale that is cut off where it says so."""
     if not goals:
         return
-    start, unit = 480, 110
+    start, unit = 560, 110
     yield _text(_LEFT, top + 24, "goals: share of the allowance that is used, 1 = just met", 'font-size="15"')
+    yield _line(start + unit, top + _TOP, start + unit, top + _TOP + _BAR * len(goals), "#333333")
     for index, (text, goal) in enumerate(goals):
         y = top + _TOP + _BAR * index
         length = min(goal.share, _USED_MAX) * unit
@@ -93,4 +98,3 @@ def _bars(goals: list[tuple[str, Goal]], top: float) -> Iterator[str]:
         yield _text(start - 8, y + 14, text, 'text-anchor="end" font-size="11"')
         yield f'<rect x="{start}" y="{y + 3}" width="{length:.1f}" height="{_BAR - 8}" fill="{colour}"/>'
         yield _text(start + length + 6, y + 14, number(goal.share), 'font-size="11"')
-    yield _line(start + unit, top + _TOP, start + unit, top + _TOP + _BAR * len(goals), "#333333")
