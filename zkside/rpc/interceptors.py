@@ -35,16 +35,20 @@ STATUS_PATIENCE_S = 1.0
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Recall = Callable[[bytes], bytes | None]
+"""From the bytes of a request to those of an answer that needs no handler; None if it does."""
 Answer = Message | bytes
 
 
 class Call:
     """One RPC under way, as a servicer sees it."""
 
-    __slots__ = ("context",)
+    __slots__ = ("context", "raw")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, raw: bytes = b"") -> None:
         self.context = context
+        self.raw = raw
+        """The bytes of a unary call's request."""
 
     def deadline_s(self) -> float | None:
         """The caller's deadline by the event loop's clock; None if there is none."""
@@ -109,8 +113,10 @@ class Interceptors(Collector):
             self._idle = asyncio.Event()
             await self._idle.wait()
 
-    def wrap(self, method: MethodDescriptor, handler: Callable[[Any, Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        """The handler to register with gRPC for a method.
+    def wrap(
+        self, method: MethodDescriptor, handler: Callable[[Any, Any], Any], recall: Recall | None = None
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler to register with gRPC for a method; `recall` (of a unary one) is asked before it.
 
         Cancellation: a caller that goes away or whose deadline passes cancels the handler, and with it the
         request that it awaits.
@@ -122,7 +128,7 @@ class Interceptors(Collector):
         parse = GetMessageClass(method.input_type).FromString
         if not method.server_streaming:
             assert not method.client_streaming, "no such method yet"
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler))
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall))
         name = f"{method.containing_service.full_name}/{method.name}"
         if method.client_streaming:
             parsed = self._stream(name, counts, _parse_each(counts, parse), handler)
@@ -130,7 +136,12 @@ class Interceptors(Collector):
         return grpc.unary_stream_rpc_method_handler(self._stream(name, counts, _parse_one(counts, parse), handler))
 
     def _unary(
-        self, method: MethodDescriptor, counts: MethodCounts, parse: Callable[[bytes], Message], handler: UnaryHandler
+        self,
+        method: MethodDescriptor,
+        counts: MethodCounts,
+        parse: Callable[[bytes], Message],
+        handler: UnaryHandler,
+        recall: Recall | None,
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
         limit = self._quotas.max_calls
@@ -145,11 +156,14 @@ class Interceptors(Collector):
             try:
                 if self.calls > limit:
                     raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
+                if recall is not None and (recalled := recall(raw)) is not None:
+                    counts.sent += 1
+                    return recalled
                 request = _parsed(parse, raw)
                 try:
-                    answer = await handler(request, Call(context))
+                    answer = await handler(request, Call(context, raw))
                 except SessionSuspended as error:
-                    answer = await self._once_ready(handler, request, Call(context), error)
+                    answer = await self._once_ready(handler, request, Call(context, raw), error)
                 counts.sent += 1
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except asyncio.CancelledError:

@@ -11,7 +11,8 @@ from functools import partial
 from typing import TypeVar
 
 from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
-from zkside.hub.reads import Answer, Freshness, Reads
+from zkside.hub.hub import Hub
+from zkside.hub.reads import Answer, Freshness
 from zkside.model import path as paths
 from zkside.model.hold import Terms
 from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
@@ -23,6 +24,7 @@ from zkside.recipes.node import Writes
 from zkside.rpc import convert
 from zkside.rpc.interceptors import Call, StreamCall
 from zkside.rpc.pipeline import Pipeline
+from zkside.rpc.remembered import RememberedGets
 from zkside.zk.session import Session
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ class NodeServicer:
     def __init__(
         self,
         session: Session,
-        reads: Reads,
+        hub: Hub,
         writes: Writes,
         holds: Holds,
         default_acl: tuple[Acl, ...],
@@ -51,7 +53,9 @@ class NodeServicer:
         max_pipeline: int,
     ) -> None:
         self._session = session
-        self._reads = reads
+        self._reads = hub.reads
+        self._remembered = RememberedGets(hub)
+        self.recall_get = self._remembered.recall
         self._writes = writes
         self._holds = holds
         self._default_acl = default_acl
@@ -59,10 +63,14 @@ class NodeServicer:
 
     # Reads
 
-    async def get(self, request: node_pb2.GetRequest, call: Call) -> node_pb2.GetResponse:
+    async def get(self, request: node_pb2.GetRequest, call: Call) -> bytes:
         path, freshness = paths.validate(request.path), convert.freshness(request)
         answer = await _in_time(self._reads.get(path, freshness), freshness, call)
-        return node_pb2.GetResponse(header=self._header(answer), node=convert.node(path, answer.value))
+        response = node_pb2.GetResponse(header=self._header(answer), node=convert.node(path, answer.value))
+        encoded = response.SerializeToString()
+        if not answer.stale:
+            self._remembered.remember(call.raw, path, answer.value, encoded)
+        return encoded
 
     async def get_many(self, request: node_pb2.GetManyRequest, call: Call) -> node_pb2.GetManyResponse:
         if len(request.paths) > MAX_PATHS:

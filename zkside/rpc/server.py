@@ -25,7 +25,7 @@ from zkside.recipes.node import Writes
 from zkside.rpc.admin import AdminServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
-from zkside.rpc.interceptors import Call, Interceptors
+from zkside.rpc.interceptors import Call, Interceptors, Recall
 from zkside.rpc.listeners import Listener, Listening, TcpListener
 from zkside.rpc.node import NodeServicer
 from zkside.rpc.session import SessionServicer
@@ -87,10 +87,15 @@ class _Handlers(grpc.GenericRpcHandler):
         self._by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def add(self, service: ServiceDescriptor, servicer: object) -> None:
-        """Every method of a service; the servicer's are named as the RPC, in snake case."""
+        """Every method of a service; the servicer's are named as the RPC, in snake case.
+
+        What it has as `recall_…` is asked for an answer first (see rpc/remembered.py).
+        """
         for method in service.methods:
-            handler: Callable[[Any, Call], Any] = getattr(servicer, _SNAKE.sub("_", method.name).lower())
-            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(method, handler)
+            name = _SNAKE.sub("_", method.name).lower()
+            handler: Callable[[Any, Call], Any] = getattr(servicer, name)
+            recall: Recall | None = getattr(servicer, f"recall_{name}", None)
+            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(method, handler, recall)
 
     def add_foreign(self, service: ServiceDescriptor, servicer: object) -> None:
         """As `add`, for a library's servicer, whose methods take gRPC's own context."""
@@ -139,7 +144,7 @@ class RpcServer:
         servicers = (
             SessionServicer(session),
             NodeServicer(
-                session, hub.reads, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
+                session, hub, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
             ),
             WatchServicer(hub),
             HoldServicer(session, holds),
