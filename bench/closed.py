@@ -1,22 +1,26 @@
 """Closed loops: a fixed number of requests is under way, and each answer sends the next.
 
-Every loop is work for a worker process: it warms up, says "ready", is told to go, and says its `Pace`.
+Every loop is work for a worker process: it warms up, says "ready", and each time that it is told to go it says its
+`Pace`. Peers are measured in turns of a second, so that what else the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import grpc
 
 from bench import stand
 from bench.crew import Crew, Link, cpu_s
-from bench.figures import percentile
+from bench.figures import Samples, percentile
 from zkside.pb import node_pb2
 
 WARM_S = 0.5
@@ -62,22 +66,27 @@ async def measure(request: Request, concurrency: int, duration_s: float) -> Pace
 
 
 async def report(link: Link, request: Request, concurrency: int, duration_s: float) -> None:
-    """Warm up, wait for the others, measure, tell."""
+    """Warm up, and then measure for so long whenever told."""
     await measure(request, concurrency, WARM_S)
     link.say("ready")
-    await link.heard()
-    link.say(await measure(request, concurrency, duration_s))
+    while True:
+        await link.heard()
+        link.say(await measure(request, concurrency, duration_s))
 
 
 def call_unary(
-    link: Link, address: str, method: str, request: bytes, answer: str, concurrency: int, duration_s: float
+    link: Link, address: str, method: str, requests: list[bytes], answer: str, concurrency: int, duration_s: float
 ) -> None:
-    """Work: one channel and a unary method; its answers are parsed, by the class named, as a stub would."""
+    """Work: one channel and a unary method, with one request after the other.
+
+    The answers are parsed, by the class named, as a generated stub would.
+    """
 
     async def run() -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             call: Any = channel.unary_unary(method, response_deserializer=getattr(node_pb2, answer).FromString)
-            await report(link, lambda: call(request), concurrency, duration_s)
+            following = itertools.cycle(requests)
+            await report(link, lambda: call(next(following)), concurrency, duration_s)
 
     asyncio.run(run())
 
@@ -108,32 +117,55 @@ def call_kazoo(link: Link, hosts: str, path: str, data: bytes | None, concurrenc
 
         loop(WARM_S)
         link.say("ready")
-        link.hear()
-        link.say(loop(duration_s))
+        while True:
+            link.hear()
+            link.say(loop(duration_s))
 
 
 @dataclass(frozen=True, slots=True)
-class Throughput:
-    """What several loops did together, and what it cost the server that they called."""
+class Peer:
+    """Loops that have said "ready", and the process of the server that they call."""
 
-    per_s: float
-    p50_us: float
-    p99_us: float
-    server_us: float
-    """Processor time of the server's process for each call."""
+    name: str
+    crew: Crew
+    server_pid: int
+
+    def run(self, samples: Samples, *key: object) -> None:
+        """Let all start at once; adds rate, p50, p99 and the server's processor time for each call."""
+        before_s = cpu_s(self.server_pid)
+        self.crew.tell("go")
+        paces: list[Pace] = self.crew.hear()
+        used_s = cpu_s(self.server_pid) - before_s
+        samples.add(self.name, *key, "rate", value=sum(pace.per_s for pace in paces))
+        samples.add(self.name, *key, "p50", value=max(pace.p50_us for pace in paces))
+        samples.add(self.name, *key, "p99", value=max(pace.p99_us for pace in paces))
+        samples.add(self.name, *key, "server", value=used_s * 1e6 / sum(pace.calls for pace in paces))
 
 
-def run(crew: Crew, duration_s: float, server_pid: int) -> Throughput:
-    """Let all start at once, and hear how fast they went."""
-    crew.hear()
-    before_s = cpu_s(server_pid)
-    crew.tell("go")
-    paces: list[Pace] = crew.hear(duration_s + 60)
-    used_s = cpu_s(server_pid) - before_s
-    per_s = sum(pace.per_s for pace in paces)
-    return Throughput(
-        per_s,
-        max(pace.p50_us for pace in paces),
-        max(pace.p99_us for pace in paces),
-        used_s * 1e6 / sum(pace.calls for pace in paces),
-    )
+class Peers:
+    """Peers that are measured in turns; leaving the `with` ends their loops."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._peers: list[Peer] = []
+
+    def add(self, name: str, server_pid: int, processes: int, work: Callable[..., None], *arguments: Any) -> None:
+        """So many processes with the same work."""
+        crew = self._stack.enter_context(Crew())
+        for _ in range(processes):
+            crew.hire(work, *arguments)
+        crew.hear()
+        self._peers.append(Peer(name, crew, server_pid))
+
+    def run(self, samples: Samples, turns: int, *key: object) -> None:
+        for _ in range(turns):
+            for peer in self._peers:
+                peer.run(samples, *key)
+
+    def __enter__(self) -> Peers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()

@@ -51,7 +51,7 @@ class Row:
     quantity: str
     unit: str
     samples: tuple[float, ...]
-    """One for each repetition."""
+    """One for each repetition, or several."""
     goals: tuple[Goal, ...] = ()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -61,9 +61,8 @@ def call_pipeline(link: Link, address: str, concurrency: int, duration_s: float)
             return answer
 
         async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(listen(node_pb2_grpc.NodeServiceStub(channel)))
+            tasks.create_task(listen(node_pb2_grpc.NodeServiceStub(channel)))
             await closed.report(link, write, concurrency, duration_s)
-            listening.cancel()
 
     asyncio.run(run())
 
@@ -97,13 +96,12 @@ def call_port(link: Link, hosts: str, concurrency: int, duration_s: float) -> No
         await asyncio.wait_for(listener.is_connected.wait(), 30)
         operation = SetData(PATH, DATA)
         await closed.report(link, lambda: connection.call(operation), concurrency, duration_s)
-        await connection.close(within_s=5)
 
     asyncio.run(run())
 
 
 def run(plan: Plan) -> Findings:
-    duration_s = 0.5 if plan.quick else 4.0
+    duration_s, turns = (0.3, 1) if plan.quick else (1.0, 5)
     concurrencies = (1, 64) if plan.quick else (1, 16, 64)
     samples = Samples()
     with (
@@ -118,24 +116,15 @@ def run(plan: Plan) -> Findings:
                 crew.hear()
                 for concurrency in concurrencies:
                     loop = (concurrency, duration_s)
-                    unary = (bare.SET, REQUEST.SerializeToString(), "SetResponse", *loop)
-                    _measure(samples, PORT, server.pid, call_port, server.hosts, *loop)
-                    _measure(samples, KAZOO, server.pid, closed.call_kazoo, server.hosts, PATH, DATA, *loop)
-                    _measure(samples, UNARY, daemon.pid, closed.call_unary, daemon.address, *unary)
-                    _measure(samples, PIPELINE, daemon.pid, call_pipeline, daemon.address, *loop)
-                    _measure(samples, BARE, bare_pid, closed.call_unary, bare_address, *unary)
+                    unary = (bare.SET, [REQUEST.SerializeToString()], "SetResponse", *loop)
+                    with closed.Peers() as peers:
+                        peers.add(PORT, server.pid, 1, call_port, server.hosts, *loop)
+                        peers.add(KAZOO, server.pid, 1, closed.call_kazoo, server.hosts, PATH, DATA, *loop)
+                        peers.add(UNARY, daemon.pid, 1, closed.call_unary, daemon.address, *unary)
+                        peers.add(PIPELINE, daemon.pid, 1, call_pipeline, daemon.address, *loop)
+                        peers.add(BARE, bare_pid, 1, closed.call_unary, bare_address, *unary)
+                        peers.run(samples, turns, concurrency)
     return Findings(rows=tuple(_rows(samples, concurrencies)), setting=SETTING)
-
-
-def _measure(samples: Samples, variant: str, pid: int, work: Callable[..., None], *arguments: Any) -> None:
-    """The last two arguments are the concurrency and the duration in seconds."""
-    concurrency, duration_s = arguments[-2:]
-    with Crew() as crew:
-        crew.hire(work, *arguments)
-        measured = closed.run(crew, duration_s, pid)
-    samples.add(variant, concurrency, "rate", value=measured.per_s)
-    samples.add(variant, concurrency, "p50", value=measured.p50_us)
-    samples.add(variant, concurrency, "server", value=measured.server_us)
 
 
 def _rows(samples: Samples, concurrencies: tuple[int, ...]) -> Iterator[Row]:
