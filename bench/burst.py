@@ -82,7 +82,7 @@ def _write(client: stand.Kazoo, paths: list[str], data: bytes) -> None:
 
 def run(plan: Plan) -> Findings:
     changes = plan.scaled(10_000, 1_000)
-    subscribers = plan.scaled(SUBSCRIBERS, 10)
+    subscribers = plan.scaled(SUBSCRIBERS, 3)
     every = [f"{ROOT}/{number:06}" for number in range(changes)]
     few = [path for _ in range(100) for path in every[: changes // 100]]
     samples = Samples()

@@ -83,7 +83,7 @@ def _settled_bytes(daemon: stand.Daemon) -> int:
 
 def run(plan: Plan) -> Findings:
     nodes = plan.scaled(100_000, 2_000)
-    streams = plan.scaled(1_000, 50)
+    streams = plan.scaled(1_000, 3)
     watched = plan.scaled(10_000, 500)
     samples = Samples()
     with stand.zookeeper() as server, stand.kazoo(server.hosts) as writer:

@@ -157,7 +157,7 @@ LISTENERS = {SDK: listen_through_sdk, STREAMS: listen_to_streams}
 
 def run(plan: Plan) -> Findings:
     duration_s = 2.0 if plan.quick else 20.0
-    subscribers = plan.scaled(SUBSCRIBERS, 20)
+    subscribers = plan.scaled(SUBSCRIBERS, 3)
     samples = Samples()
     with stand.zookeeper() as server, stand.kazoo(server.hosts) as creator:
         creator.create(PATH)

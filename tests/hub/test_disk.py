@@ -53,7 +53,7 @@ async def test_a_start_without_zookeeper_serves_what_the_daemon_before_knew(
             answer = await hub.reads.get(path, CACHED)
             assert record.data(answer.value) == b"old"
             assert answer.stale
-        assert (await hub.reads.list("/a", CACHED, with_nodes=False)).value.names == ["b"]
+        assert (await hub.reads.children("/a", CACHED)).value.names == ["b"]
         assert (await hub.reads.exists("/absent", CACHED)).value is None
         with pytest.raises(SessionSuspended):
             await hub.reads.get("/never-read", CACHED)

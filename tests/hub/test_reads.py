@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.world import Peer, World
 from tests.hub.watcher import eventually
-from zkside.errors import NoNode, SessionSuspended, TooStale
+from zkside.errors import NoNode, SessionLost, SessionSuspended, TooStale
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Consistency, Freshness
 from zkside.model import record
@@ -50,11 +50,10 @@ async def test_each_consistency_reads_the_node_and_says_how_current_it_is(
     assert (await hub.reads.exists("/absent", freshness)).value is None
     many = (await hub.reads.get_many(["/a", "/absent", "/a/b"], freshness)).value
     assert [r and record.data(r) for r in many] == [b"1", None, b"2"]  # type: ignore[arg-type]
-    listing = (await hub.reads.list("/a", freshness, with_nodes=True)).value
+    listing = (await hub.reads.children("/a", freshness)).value
     assert listing.names == ["b"]
-    assert record.data(listing.records["b"]) == b"2"
     assert listing.stat == stat
-    for read in (hub.reads.get, lambda p, f: hub.reads.list(p, f, with_nodes=False)):
+    for read in (hub.reads.get, hub.reads.children):
         with pytest.raises(NoNode):
             await read("/absent", freshness)
 
@@ -68,7 +67,7 @@ async def test_a_cached_read_sees_what_was_written_through_the_same_session(hub:
         await session.call(SetData("/a", data))
         assert record.data((await hub.reads.get("/a", CACHED)).value) == data
         await session.call(Create(f"/a/b/{number}"))
-        assert len((await hub.reads.list("/a/b", CACHED, with_nodes=False)).value.names) == number + 1
+        assert len((await hub.reads.children("/a/b", CACHED)).value.names) == number + 1
         assert record.stat((await hub.reads.get("/a/b", CACHED)).value).num_children == number + 1
 
 
@@ -104,7 +103,7 @@ async def test_polling_does_not_reach_zookeeper(hub: Hub, session: Session, othe
             await hub.reads.get("/a", CACHED)
             assert (await hub.reads.exists("/missing", CACHED)).value is None
             assert (await hub.reads.exists("/a/missing/deep", CACHED)).value is None
-            await hub.reads.list("/a", CACHED, with_nodes=True)
+            await hub.reads.children("/a", CACHED)
         asked = requests(session) - before
     assert asked - Counter({"Sync": 100}) == Counter()
     await other.do(Create("/missing", b"there"))
@@ -130,7 +129,7 @@ async def test_without_a_connection_the_cache_answers_and_says_so(
     with pytest.raises(TooStale):
         await hub.reads.get("/a", Freshness(Consistency.CACHED, min_zxid=answer.zxid + 1))
     for freshness in (SERVER, LINEARIZABLE):
-        with pytest.raises(SessionSuspended):
+        with pytest.raises((SessionSuspended, SessionLost)):  # lost, where the machine is slow
             await hub.reads.get("/a", freshness)
     with pytest.raises(SessionSuspended):
         await hub.reads.get("/never-read", CACHED)

@@ -76,7 +76,6 @@ class Hub:
         self.table = NodeTable()
         self.roots = Roots()
         self.reader = Reader(session, self.table, self.roots, self._publish)
-        self.reads = Reads(self)
         self.keeper = Keeper(
             session,
             self.settings,
@@ -86,6 +85,7 @@ class Hub:
             on_reconnected=self._on_reconnected,
             on_drop=self._on_drop,
         )
+        self.reads = Reads(session, self.table, self.roots, self.reader, self.keeper, self.settings.max_roots)
         self._feeds: dict[tuple[str, Scope], list[Feed]] = {}
         self._subscriptions: set[Subscription] = set()
         self._events = EventIndex()

@@ -7,19 +7,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from zkside.errors import NoAuth, NoNode, TooStale, ZksideError
-from zkside.hub.roots import Root
-from zkside.model import path as paths
+from zkside.hub.keeper import Keeper
+from zkside.hub.reader import Reader
+from zkside.hub.roots import Root, Roots
+from zkside.hub.table import NodeTable
 from zkside.model import record as records
 from zkside.model.operation import Exists, GetChildren, GetData, Operation, ReadMany, Reply, Sync
 from zkside.model.record import Record
 from zkside.model.stat import Stat
 from zkside.model.watch import Scope
-
-if TYPE_CHECKING:
-    from zkside.hub.hub import Hub
+from zkside.zk.session import Session
 
 T = TypeVar("T")
 
@@ -55,12 +55,10 @@ class Answer(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The children of a node; `names` is sorted, `records` (by name) may lack children that vanished or may
-    not be read."""
+    """The children of a node; `names` is sorted."""
 
     stat: Stat
     names: list[str]
-    records: dict[str, Record]
 
 
 ReadState = Record | None | ZksideError
@@ -72,8 +70,15 @@ ReadStates = list[ReadState]
 class Reads:
     """Every method raises TooStale, SessionSuspended, SessionLost, NoAuth as fits, beside what it names."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(
+        self, session: Session, table: NodeTable, roots: Roots, reader: Reader, keeper: Keeper, max_roots: int
+    ) -> None:
+        self._session = session
+        self._table = table
+        self._roots = roots
+        self._reader = reader
+        self._keeper = keeper
+        self._max_roots = max_roots
         self.cached = 0
         self.server = 0
 
@@ -117,87 +122,69 @@ class Reads:
                 raise result
         return Answer(states, answer.zxid, answer.stale, answer.age_s)
 
-    async def list(self, path: str, freshness: Freshness, *, with_nodes: bool) -> Answer[Listing]:
+    async def children(self, path: str, freshness: Freshness) -> Answer[Listing]:
         """Raises NoNode."""
         if freshness.consistency is Consistency.CACHED:
-            answer = self._cached_list(path, freshness, with_nodes)
-            if answer is None and await self._keep(path, Scope.CHILDREN):
-                answer = self._cached_list(path, freshness, with_nodes)
-            if answer is not None:
-                return answer
-        names, stat = (listed := await self._from_server(GetChildren(path), freshness)).value
-        names.sort()
-        nodes: dict[str, Record] = {}
-        zxid = listed.zxid
-        if with_nodes and names:
-            children = ReadMany(tuple(GetData(paths.join(path, name)) for name in names))
-            reply = await self._hub.session.call(children)
-            zxid = min(zxid, reply.zxid)
-            nodes = {name: r for name, r in zip(names, reply.value, strict=True) if isinstance(r, bytes)}
-        return Answer(Listing(stat, names, nodes), zxid, False, 0.0)
+            cached = self._cached_children(path, freshness)
+            if cached is None and await self._keep(path, Scope.CHILDREN):
+                cached = self._cached_children(path, freshness)
+            if cached is not None:
+                return cached
+        answer = await self._from_server(GetChildren(path), freshness)
+        names, stat = answer.value
+        return Answer(Listing(stat, sorted(names)), answer.zxid, answer.stale, answer.age_s)
 
     # From the cache
 
     def _cached_node(self, path: str, freshness: Freshness) -> Answer[Record | None] | None:
         """None if the cache cannot answer: not kept, announced but not read yet, or behind min_zxid."""
-        hub = self._hub
-        root = hub.roots.live_at(path)
-        if root is None or path in hub.reader.unsettled:
+        root = self._roots.live_at(path)
+        if root is None or path in self._reader.unsettled:
             return None
-        found = self._judge(root, hub.table.records.get(path), freshness)
+        found = self._judge(root, self._table.records.get(path), freshness)
         if found is not None:
             self.cached += 1
         return found
 
     def _cached_nodes(self, wanted: Sequence[str], freshness: Freshness) -> Answer[ReadStates] | None:
         """The table is one cut, and none of these paths has been announced since: so are these."""
-        hub = self._hub
         stalest: Root | None = None
         for path in wanted:
-            root = hub.roots.live_at(path)
-            if root is None or path in hub.reader.unsettled:
+            root = self._roots.live_at(path)
+            if root is None or path in self._reader.unsettled:
                 return None
             if stalest is None or (root.stale_since is not None and stalest.stale_since is None):
                 stalest = root
         if stalest is None:
             return None
-        states: ReadStates = [hub.table.records.get(path) for path in wanted]
+        states: ReadStates = [self._table.records.get(path) for path in wanted]
         self.cached += 1
         return self._judge(stalest, states, freshness)
 
-    def _cached_list(self, path: str, freshness: Freshness, with_nodes: bool) -> Answer[Listing] | None:
-        hub = self._hub
-        root = hub.roots.live_below(path)
-        if root is None or path in hub.reader.unsettled:
+    def _cached_children(self, path: str, freshness: Freshness) -> Answer[Listing] | None:
+        root = self._roots.live_below(path)
+        if root is None or path in self._reader.unsettled:
             return None  # a child that came or went has announced its parent too
-        record = hub.table.records.get(path)
+        record = self._table.records.get(path)
         if record is None:
             if self._judge(root, None, freshness) is None:
                 return None
             raise NoNode(f"{path} does not exist")
-        names = hub.table.children(path)
-        nodes: dict[str, Record] = {}
-        if with_nodes:
-            for name in names:
-                child = hub.table.records.get(paths.join(path, name))
-                if child is not None:
-                    nodes[name] = child
         self.cached += 1
-        return self._judge(root, Listing(records.stat(record), names.copy(), nodes), freshness)
+        return self._judge(root, Listing(records.stat(record), self._table.children(path).copy()), freshness)
 
     def _judge(self, root: Root, value: T, freshness: Freshness) -> Answer[T] | None:
         """An answer of a root, if it is current enough; None if the server may do better."""
-        hub = self._hub
         root.last_used = now = time.monotonic()
         if root.stale_since is None:
-            zxid = hub.session.last_zxid  # no event up to there has touched what is asked
+            zxid = self._session.last_zxid  # no event up to there has touched what is asked
             return Answer(value, zxid, False, 0.0) if zxid >= freshness.min_zxid else None
         age_s = now - root.stale_since
-        if hub.session.status.state.is_connected:
+        if self._session.status.state.is_connected:
             return None
         if freshness.max_stale_s is not None and age_s > freshness.max_stale_s:
             raise TooStale(f"the cache is {age_s:.1f} s old, and there is no connection to ZooKeeper")
-        zxid = hub.reader.settled_zxid
+        zxid = self._reader.settled_zxid
         if zxid < freshness.min_zxid:
             raise TooStale(f"the cache has seen {zxid:#x}, and there is no connection to ZooKeeper")
         return Answer(value, zxid, True, age_s)
@@ -208,21 +195,20 @@ class Reads:
 
     async def _keep(self, path: str, scope: Scope) -> bool:
         """Have a path cached from now on, until it is idle; False if it cannot be."""
-        hub = self._hub
-        kept = hub.roots.live_at(path) if scope is Scope.NODE else hub.roots.live_below(path)
-        if kept is not None or (hub.roots.get(path, scope) is None and len(hub.roots) >= hub.settings.max_roots):
+        kept = self._roots.live_at(path) if scope is Scope.NODE else self._roots.live_below(path)
+        if kept is not None or (self._roots.get(path, scope) is None and len(self._roots) >= self._max_roots):
             return kept is not None
-        root = hub.keeper.acquire(path, scope)
+        root = self._keeper.acquire(path, scope)
         try:
-            await hub.keeper.ready(root)
+            await self._keeper.ready(root)
         finally:
-            hub.keeper.release(root)
+            self._keeper.release(root)
         return True
 
     # From the server
 
     async def _from_server(self, operation: Operation[T], freshness: Freshness) -> Answer[T]:
-        session = self._hub.session
+        session = self._session
         self.server += 1
         if freshness.consistency is Consistency.LINEARIZABLE:
             synced = session.call(Sync())  # pipelined: the server answers in order

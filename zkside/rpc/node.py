@@ -98,7 +98,7 @@ class NodeServicer:
         if request.page_size > MAX_PAGE:
             raise InvalidArgument(f"at most {MAX_PAGE}", field="page_size")
         last_seen = _page_token(request.page_token)
-        answer = await _in_time(self._reads.list(path, freshness, with_nodes=False), freshness, call)
+        answer = await _in_time(self._reads.children(path, freshness), freshness, call)
         names = answer.value.names
         start = 0 if last_seen is None else bisect_right(names, last_seen)
         page = names[start : start + (request.page_size or DEFAULT_PAGE)]
