@@ -19,15 +19,14 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from zkside.core.hold import Input, advance
 from zkside.errors import Quota, SessionLost
+from zkside.hub.hub import Hub
 from zkside.model.hold import HoldRow, HoldState, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionState, SessionStatus
-
-if TYPE_CHECKING:
-    from zkside.recipes.holds import Holds
+from zkside.zk.session import Session
 
 MAX_GRACE_S = 3600.0
 MAX_UNREAD = 1024
@@ -35,6 +34,19 @@ MAX_UNREAD = 1024
 
 _OWNED = (HoldState.HELD, HoldState.JEOPARDY)
 _OWNING = (SessionState.CONNECTED, SessionState.CONNECTED_READ_ONLY, SessionState.SUSPENDED)
+
+
+class Registry(Protocol):
+    """What a hold asks of the one that keeps it (recipes/holds.py)."""
+
+    session: Session
+    hub: Hub
+    keeping: bool
+    """The daemon is about to stop and leaves its holds to the next one."""
+    granted: int
+
+    def forget(self, hold: Hold) -> None:
+        """The hold is over."""
 
 
 class _Audience:
@@ -69,7 +81,7 @@ class _Audience:
 class Hold:
     """One hold; made by Holds.open. Every method is synchronous: between awaits its state is whole."""
 
-    def __init__(self, holds: Holds, terms: Terms) -> None:
+    def __init__(self, holds: Registry, terms: Terms) -> None:
         self.hold_id = secrets.token_hex(8)
         self.resume_token = secrets.token_urlsafe(24)
         self.terms = terms
@@ -95,7 +107,7 @@ class Hold:
         self._lease_told_ns = 0
 
     @classmethod
-    def reclaimed(cls, holds: Holds, row: HoldRow, epoch: int) -> Hold:
+    def reclaimed(cls, holds: Registry, row: HoldRow, epoch: int) -> Hold:
         """The hold of a journal's row: in jeopardy until its session is taken up again."""
         data = dict(row.data)
         terms = Terms(
