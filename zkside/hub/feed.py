@@ -180,7 +180,12 @@ class Feed:
                         nodes.pop(path, None)
                     else:
                         nodes[path] = entry.record
-                image = Image(self.sequence, self._settled(), list(_chunks(nodes, target.with_data)))
+                sequence, zxid = self.sequence, self._settled()
+                chunks = []
+                for chunk in _chunks(nodes, target.with_data):
+                    chunks.append(chunk)
+                    await asyncio.sleep(0)
+                image = Image(sequence, zxid, chunks)
                 self._image = image if len(nodes) <= SNAPSHOT_SLICE else None
                 return image
 

@@ -32,6 +32,8 @@ from zkside.zk.session import Session
 
 __all__ = ["Hub", "HubSettings", "HubStatistics", "WatchStatus"]
 
+SCOPES = tuple(Scope)
+
 
 @dataclass(frozen=True, slots=True)
 class HubStatistics:
@@ -304,7 +306,7 @@ class Hub:
     def _feeds_of(self, path: str) -> list[Feed]:
         feeds = self._feeds
         found: list[Feed] = []
-        for scope in Scope:
+        for scope in SCOPES:
             found += feeds.get((path, scope), ())
         above = path
         while above != "/":

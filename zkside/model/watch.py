@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 from zkside.model.record import Record
 
 
-class Scope(Enum):
-    """How much of the tree a target covers; the value is the number of levels below its path."""
+class Scope(IntEnum):
+    """How much of the tree a target covers; the value is the number of levels below its path.
+
+    (An IntEnum, since it is a part of keys on hot paths: an Enum is hashed by Python code.)
+    """
 
     NODE = 0
     CHILDREN = 1

@@ -6,7 +6,7 @@ stream at that point sends the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing
 from typing import TypeVar
 
@@ -103,34 +103,31 @@ class WatchServicer:
         else:
             raise InvalidArgument(f"mode {request.mode} is unknown", field="mode")
 
-    def _state(self, subscription: Subscription, targets: tuple[Target, ...], delivered: Delivery) -> Iterator[bytes]:
+    def _state(self, subscription: Subscription, targets: tuple[Target, ...], delivered: Delivery) -> Iterable[bytes]:
         if isinstance(delivered, Changes):
             self._hub.changes_out += sum(len(cut.changes) for _, cut in delivered.cuts)
-            yield from self._changes(subscription, targets, delivered)
-        elif isinstance(delivered, SnapshotChunk):
+            return self._changes(subscription, targets, delivered)
+        if isinstance(delivered, SnapshotChunk):
             self._hub.snapshots_out += not delivered.more
-            yield self._snapshot(subscription, targets[delivered.target], delivered)
-        elif isinstance(delivered, Bookmark):
-            answer = self._answer(delivered.zxid, subscription)
+            return (self._snapshot(subscription, targets[delivered.target], delivered),)
+        answer = self._answer(delivered.zxid, subscription)
+        if isinstance(delivered, Bookmark):
             answer.bookmark.SetInParent()
-            yield answer.SerializeToString()
         else:
-            answer = self._answer(delivered.zxid, subscription)
             answer.session.session.CopyFrom(convert.session(delivered.status, self._hub.session))
-            yield answer.SerializeToString()
+        return (answer.SerializeToString(),)
 
-    def _changes(self, subscription: Subscription, targets: tuple[Target, ...], delivered: Changes) -> Iterator[bytes]:
-        if len(delivered.cuts) == 1:
-            index, cut = delivered.cuts[0]
-            shared = cut.encoded.get(index)
-            if shared is None:
-                changes = [(change, index) for change in cut.changes]
-                shared = cut.encoded[index] = Shared(self._parts(cut.zxid, changes, targets, subscription))
-            yield from shared
-        else:
+    def _changes(self, subscription: Subscription, targets: tuple[Target, ...], delivered: Changes) -> Iterable[bytes]:
+        if len(delivered.cuts) > 1:
             merged = [(change, index) for index, cut in delivered.cuts for change in cut.changes]
             merged.sort(key=lambda pair: pair[0].zxid)
-            yield from self._parts(delivered.zxid, merged, targets, subscription)
+            return self._parts(delivered.zxid, merged, targets, subscription)
+        index, cut = delivered.cuts[0]
+        shared = cut.encoded.get(index)
+        if shared is None:
+            changes = [(change, index) for change in cut.changes]
+            shared = cut.encoded[index] = Shared(self._parts(cut.zxid, changes, targets, subscription))
+        return shared
 
     def _parts(
         self,
