@@ -61,11 +61,20 @@ _PLAIN_READS = {number: Freshness(consistency) for number, consistency in CONSIS
 
 def header(session: Session, zxid: int, *, stale: bool = False, age_s: float = 0.0) -> common_pb2.Header:
     """Where an answer comes from, and how current it is; the age is that of a stale answer."""
-    status = session.status
-    made = common_pb2.Header(session_id=status.session_id_hex, epoch=status.epoch, zxid=zxid, stale=stale)
-    if stale:
-        made.age.CopyFrom(duration(age_s))
+    made = common_pb2.Header()
+    fill_header(made, session, zxid, stale=stale, age_s=age_s)
     return made
+
+
+def fill_header(
+    made: common_pb2.Header, session: Session, zxid: int, *, stale: bool = False, age_s: float = 0.0
+) -> None:
+    """As `header`, into a message that is there, which takes half the time."""
+    status = session.status
+    made.session_id, made.epoch, made.zxid = status.session_id_hex, status.epoch, zxid
+    if stale:
+        made.stale = True
+        made.age.CopyFrom(duration(age_s))
 
 
 def duration(seconds: float) -> Duration:
@@ -136,8 +145,12 @@ def fill_stat(made: common_pb2.Stat, value: Stat) -> None:
     ) = value
 
 
-def node(path: str, record: Record) -> common_pb2.Node:
-    return common_pb2.Node(path=path, data=records.data(record), stat=stat(records.stat(record)))
+def fill_node(made: common_pb2.Node, path: str, record: Record, *, with_data: bool = True) -> None:
+    """A node, into a message that is there."""
+    made.path = path
+    fill_stat(made.stat, records.stat(record))
+    if with_data:
+        made.data = records.data(record)
 
 
 def failure(error: ZksideError) -> common_pb2.Failure:

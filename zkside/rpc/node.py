@@ -66,7 +66,9 @@ class NodeServicer:
     async def get(self, request: node_pb2.GetRequest, call: Call) -> bytes:
         path, freshness = paths.validate(request.path), convert.freshness(request)
         answer = await _in_time(self._reads.get(path, freshness), freshness, call)
-        response = node_pb2.GetResponse(header=self._header(answer), node=convert.node(path, answer.value))
+        response = node_pb2.GetResponse()
+        convert.fill_header(response.header, self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
+        convert.fill_node(response.node, path, answer.value)
         encoded = response.SerializeToString()
         if not answer.stale:
             self._remembered.remember(call.raw, path, answer.value, encoded)
@@ -84,7 +86,7 @@ class NodeServicer:
             if isinstance(state, ZksideError):
                 result.failure.CopyFrom(convert.failure(state))
             elif state is not None:
-                result.node.CopyFrom(convert.node(path, state))
+                convert.fill_node(result.node, path, state)
         return response
 
     async def exists(self, request: node_pb2.ExistsRequest, call: Call) -> node_pb2.ExistsResponse:
@@ -115,7 +117,7 @@ class NodeServicer:
                     break
                 if isinstance(state, bytes):
                     size_bytes += len(state)
-                    response.nodes.append(convert.node(child, state))
+                    convert.fill_node(response.nodes.add(), child, state)
         response.header.CopyFrom(self._header(answer))
         response.names.extend(page)
         if start + len(page) < len(names):

@@ -15,7 +15,6 @@ from zkside.hub.events import Events, Gap, GapReason
 from zkside.hub.hub import Hub
 from zkside.hub.subscription import Bookmark, Changes, Delivery, SnapshotChunk, SnapshotReason, Subscription
 from zkside.model import path as paths
-from zkside.model import record as records
 from zkside.model.event import EventType, KeeperState
 from zkside.model.record import Record
 from zkside.model.watch import Change, ChangeType, EventTarget, Scope, Target, WatchKind
@@ -181,8 +180,10 @@ class WatchServicer:
         return answer
 
     def _answer(self, zxid: int, subscription: Subscription) -> watch_pb2.WatchResponse:
-        header = convert.header(self._hub.session, zxid, stale=subscription.is_stale(), age_s=subscription.age_s())
-        return watch_pb2.WatchResponse(header=header, epoch_id=self._hub.epoch_id)
+        stale, age_s = subscription.is_stale(), subscription.age_s()
+        answer = watch_pb2.WatchResponse(epoch_id=self._hub.epoch_id)
+        convert.fill_header(answer.header, self._hub.session, zxid, stale=stale, age_s=age_s)
+        return answer
 
 
 class Shared:
@@ -206,14 +207,11 @@ class Shared:
 
 def _fill(node: common_pb2.Node, path: str, record: Record | None, with_data: bool) -> int:
     """Fill in a node; returns about how many bytes it takes."""
-    node.path = path
     if record is None:
+        node.path = path
         return len(path) + 20
-    convert.fill_stat(node.stat, records.stat(record))
-    if not with_data:
-        return len(path) + 100
-    node.data = records.data(record)
-    return len(path) + len(record) + 40
+    convert.fill_node(node, path, record, with_data=with_data)
+    return len(path) + (len(record) if with_data else 68) + 40
 
 
 def _targets(request: watch_pb2.WatchRequest) -> tuple[Target, ...]:
