@@ -9,11 +9,11 @@ import pytest
 
 from tests.contract.world import Peer, World
 from tests.hub.watcher import eventually
-from zkside.errors import NoNode, SessionLost, SessionSuspended, TooStale
+from zkside.errors import NoAuth, NoNode, SessionLost, SessionSuspended, TooStale
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Consistency, Freshness
 from zkside.model import record
-from zkside.model.operation import Create, Delete, SetData, Transaction
+from zkside.model.operation import Acl, Create, Delete, SetData, Transaction
 from zkside.model.session import SessionState
 from zkside.model.watch import Scope, Target
 from zkside.zk.session import Session
@@ -174,3 +174,22 @@ async def test_an_idle_cache_and_its_watch_go(hub: Hub, session: Session, other:
     await other.do(Delete("/a"))
     with pytest.raises(NoNode):
         await hub.reads.get("/a", CACHED)
+
+
+async def test_many_nodes_are_cached_at_once_and_one_that_may_not_be_read_spoils_nothing(
+    hub: Hub, session: Session, other: Peer
+) -> None:
+    """R4, R6"""
+    names = [f"/a/{number}" for number in range(600)]
+    await other.do(Create("/a"))
+    for path in names:
+        other.call(Create(path, b"1"))
+    await other.do(Create("/secret", b"1", acl=(Acl(31, "digest", "nobody:0000"),)))
+    for _ in range(2):
+        answer = await hub.reads.get_many([*names, "/absent", "/secret"], CACHED)
+        assert [r for r in answer.value[:600] if not isinstance(r, bytes)] == []
+        assert answer.value[600] is None
+        assert isinstance(answer.value[601], NoAuth)
+    before = requests(session)
+    await hub.reads.get_many([*names, "/absent"], CACHED)
+    assert requests(session) - before - Counter({"Sync": 100}) == Counter()

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 # A server that is behind min_zxid although it has answered a sync is asked again after this long.
 BEHIND_RETRY_S = 0.05
+KEPT_AT_ONCE = 250
 
 
 class Consistency(Enum):
@@ -106,8 +107,7 @@ class Reads:
         if freshness.consistency is Consistency.CACHED:
             cached = self._cached_nodes(wanted, freshness)
             if cached is None:
-                for path in wanted:
-                    await self._keep(path, Scope.NODE)
+                await self._keep_all(wanted)
                 cached = self._cached_nodes(wanted, freshness)
             if cached is not None:
                 return cached
@@ -204,6 +204,15 @@ class Reads:
         finally:
             self._keeper.release(root)
         return True
+
+    async def _keep_all(self, wanted: Sequence[str]) -> None:
+        """Have paths cached from now on, as far as they can be."""
+        for start in range(0, len(wanted), KEPT_AT_ONCE):
+            some = (self._keep(path, Scope.NODE) for path in wanted[start : start + KEPT_AT_ONCE])
+            for result in await asyncio.gather(*some, return_exceptions=True):
+                # One that may not be read is the answer's own affair.
+                if isinstance(result, BaseException) and not isinstance(result, NoAuth):
+                    raise result
 
     # From the server
 
