@@ -83,14 +83,19 @@ class Reads:
         self.cached = 0
         self.server = 0
 
+    def get_nowait(self, path: str, freshness: Freshness) -> Answer[Record] | None:
+        """As `get`, if that needs no wait: None if it does."""
+        if freshness.consistency is not Consistency.CACHED:
+            return None
+        answer = self._cached_node(path, freshness)
+        return None if answer is None else _existing(path, answer)
+
     async def get(self, path: str, freshness: Freshness) -> Answer[Record]:
         """Raises NoNode."""
         if freshness.consistency is Consistency.CACHED:
             answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness)
             if answer is not None:
-                if answer.value is None:
-                    raise NoNode(f"{path} does not exist")
-                return answer  # type: ignore[return-value]
+                return _existing(path, answer)
         return await self._from_server(GetData(path), freshness)
 
     async def exists(self, path: str, freshness: Freshness) -> Answer[Stat | None]:
@@ -239,3 +244,9 @@ class Reads:
             reading.cancel()
             raise
         return await reading
+
+
+def _existing(path: str, answer: Answer[Record | None]) -> Answer[Record]:
+    if answer.value is None:
+        raise NoNode(f"{path} does not exist")
+    return answer  # type: ignore[return-value]

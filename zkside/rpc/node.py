@@ -65,7 +65,9 @@ class NodeServicer:
 
     async def get(self, request: node_pb2.GetRequest, call: Call) -> bytes:
         path, freshness = paths.validate(request.path), convert.freshness(request)
-        answer = await _in_time(self._reads.get(path, freshness), freshness, call)
+        answer = self._reads.get_nowait(path, freshness)
+        if answer is None:
+            answer = await _in_time(self._reads.get(path, freshness), freshness, call)
         response = node_pb2.GetResponse()
         convert.fill_header(response.header, self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
         convert.fill_node(response.node, path, answer.value)

@@ -13,9 +13,11 @@ from zkside.hub.hub import Hub
 from zkside.hub.roots import Root
 from zkside.model.record import Record
 
-MOST_ANSWERS = 4096
-MOST_BYTES = 4096
-"""Of one answer: so 16 MiB in all."""
+MOST_BYTES = 16 * 1024 * 1024
+"""Of all answers and what is kept with them."""
+LARGEST_ANSWER_BYTES = 64 * 1024
+ENTRY_BYTES = 400
+"""What is kept with an answer: the request, the entry, its place."""
 
 
 class _Remembered(NamedTuple):
@@ -35,6 +37,7 @@ class RememberedGets:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._answers: dict[bytes, _Remembered] = {}
+        self._bytes = 0
 
     def recall(self, request: bytes) -> bytes | None:
         """The answer to a request, if it is remembered and still true."""
@@ -50,7 +53,7 @@ class RememberedGets:
             or hub.table.records.get(path) is not record
             or path in hub.reader.unsettled
         ):
-            del self._answers[request]
+            self._forget(request)
             return None
         root.last_used = time.monotonic()
         hub.reads.cached += 1
@@ -59,9 +62,17 @@ class RememberedGets:
     def remember(self, request: bytes, path: str, record: Record, answer: bytes) -> None:
         """Keep an answer, if it comes from the cache: then it has the very record that stands there."""
         hub = self._hub
-        root = hub.roots.live_at(path)
-        if root is None or hub.table.records.get(path) is not record or len(answer) > MOST_BYTES:
+        if hub.table.records.get(path) is not record or len(answer) > LARGEST_ANSWER_BYTES:
             return
-        if len(self._answers) >= MOST_ANSWERS:
-            del self._answers[next(iter(self._answers))]
+        root = hub.roots.live_at(path)
+        if root is None:
+            return
+        if request in self._answers:
+            self._forget(request)
         self._answers[request] = _Remembered(path, record, root, hub.session.epoch, answer)
+        self._bytes += len(answer) + ENTRY_BYTES
+        while self._bytes > MOST_BYTES:
+            self._forget(next(iter(self._answers)))
+
+    def _forget(self, request: bytes) -> None:
+        self._bytes -= len(self._answers.pop(request).answer) + ENTRY_BYTES
