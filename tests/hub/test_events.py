@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.contract.world import Peer, World
+from tests.hub.watcher import eventually
 from zkside.errors import NoNode
 from zkside.hub.events import Events, EventSubscription, Gap, GapReason
 from zkside.hub.hub import Hub, HubSettings
@@ -160,6 +161,26 @@ class TestASmallQueue:
         assert gap.dropped > 0
         sleeper.close()
         reader.close()
+
+
+async def test_a_backlog_of_long_paths_comes_in_messages_that_a_client_can_receive(hub: Hub, other: Peer) -> None:
+    """O1: gRPC's clients refuse messages of more than 4 MiB."""
+    path = "/" + "x" * 40_000
+    await other.do(Create(path))
+    subscription = await hub.subscribe_events((EventTarget(path, WatchKind.PERSISTENT),))
+    await subscription.next()
+    for number in range(200):
+        other.call(SetData(path, b"%d" % number))
+    await other.do(Delete(path))
+    await eventually(lambda: subscription.pending() == 201)
+    sizes = []
+    while subscription.pending():
+        delivered = await subscription.next()
+        assert isinstance(delivered, Events)
+        sizes.append(sum(len(event.path) for _, event in delivered.events))
+    assert sum(sizes) == 201 * len(path)
+    assert max(sizes) < 2 * 1024 * 1024
+    subscription.close()
 
 
 async def test_the_end_of_a_node_is_told_once_even_if_another_has_taken_its_place(

@@ -27,6 +27,10 @@ REPORTS: dict[WatchKind, frozenset[EventType]] = {
 """What each kind of watch reports. Source: ZooKeeper Programmer's Guide, "Semantics of Watches"."""
 
 
+MESSAGE_BYTES = 1024 * 1024
+"""About what one delivery may take on the wire: gRPC's clients refuse messages of more than 4 MiB."""
+
+
 class GapReason(Enum):
     """Why events are missing."""
 
@@ -113,8 +117,10 @@ class EventSubscription:
             self._queue.popleft()
             return first
         events = []
-        while self._queue and not isinstance(item := self._queue[0], Gap):
+        size_bytes = 0
+        while self._queue and size_bytes < MESSAGE_BYTES and not isinstance(item := self._queue[0], Gap):
             events.append(item)
+            size_bytes += 32 + 4 * len(item[1].path)
             self._queue.popleft()
         return Events(events)
 
