@@ -63,7 +63,7 @@ async def test_the_server_has_one_watch_for_any_number_of_subscribers_and_none_a
         for event_stream in events:
             event_stream.close()
         await eventually(lambda: not sum(hub.statistics().server_watches.values()))
-        assert await asyncio.to_thread(watched_paths, own_zookeeper) == []
+        await eventually(lambda: watched_paths(own_zookeeper) == [])
 
 
 @pytest.fixture
