@@ -65,8 +65,6 @@ class Listing:
 ReadState = Record | None | ZksideError
 """Of GetMany: the node, None if it is absent, NoAuth if it may not be read."""
 
-ReadStates = list[ReadState]
-
 
 class Reads:
     """Every method raises TooStale, SessionSuspended, SessionLost, NoAuth as fits, beside what it names."""
@@ -107,7 +105,7 @@ class Reads:
                 return Answer(stat, answer.zxid, answer.stale, answer.age_s)
         return await self._from_server(Exists(path), freshness)
 
-    async def get_many(self, wanted: Sequence[str], freshness: Freshness) -> Answer[ReadStates]:
+    async def get_many(self, wanted: Sequence[str], freshness: Freshness) -> Answer[list[ReadState]]:
         """One consistent cut (GUARANTEES R6)."""
         if freshness.consistency is Consistency.CACHED:
             cached = self._cached_nodes(wanted, freshness)
@@ -117,7 +115,7 @@ class Reads:
             if cached is not None:
                 return cached
         answer = await self._from_server(ReadMany(tuple(map(GetData, wanted))), freshness)
-        states: ReadStates = []
+        states: list[ReadState] = []
         for result in answer.value:
             if isinstance(result, NoNode):
                 states.append(None)
@@ -151,7 +149,7 @@ class Reads:
             self.cached += 1
         return found
 
-    def _cached_nodes(self, wanted: Sequence[str], freshness: Freshness) -> Answer[ReadStates] | None:
+    def _cached_nodes(self, wanted: Sequence[str], freshness: Freshness) -> Answer[list[ReadState]] | None:
         """The table is one cut, and none of these paths has been announced since: so are these."""
         stalest: Root | None = None
         for path in wanted:
@@ -162,7 +160,7 @@ class Reads:
                 stalest = root
         if stalest is None:
             return None
-        states: ReadStates = [self._table.records.get(path) for path in wanted]
+        states: list[ReadState] = [self._table.records.get(path) for path in wanted]
         self.cached += 1
         return self._judge(stalest, states, freshness)
 

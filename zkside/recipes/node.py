@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zkside.errors import (
     BadVersion,
@@ -181,36 +181,27 @@ class Writes:
 
     async def set_data(self, operation: SetData, *, deadline_s: float | None = None) -> Reply[Stat]:
         """Raises: NoNode, BadVersion (with the actual version), NoAuth, TooLarge, OutcomeUnknown."""
-        while True:
-            sent = self._find_out.sent("set", operation.path, deadline_s)
-            try:
-                return await self._session.call(operation)
-            except ConnectionLoss:
-                await self._find_out.other(sent, operation)
-            except BadVersion as error:
-                raise await self._with_actual(error, operation.path, operation.version) from None
+        return await self._versioned("set", operation, deadline_s)
 
     async def delete(self, operation: Delete, *, deadline_s: float | None = None) -> Reply[None]:
         """Raises: NoNode, NotEmpty, BadVersion (with the actual version), NoAuth, OutcomeUnknown."""
-        while True:
-            sent = self._find_out.sent("delete", operation.path, deadline_s)
-            try:
-                return await self._session.call(operation)
-            except ConnectionLoss:
-                await self._find_out.other(sent, operation)
-            except BadVersion as error:
-                raise await self._with_actual(error, operation.path, operation.version) from None
+        return await self._versioned("delete", operation, deadline_s)
 
     async def set_acl(self, operation: SetAcl, *, deadline_s: float | None = None) -> Reply[Stat]:
         """Raises: NoNode, InvalidAcl, BadVersion (with the actual version), NoAuth, OutcomeUnknown."""
+        return await self._versioned("set of the ACL", operation, deadline_s)
+
+    async def _versioned(self, what: str, operation: SetData | Delete | SetAcl, deadline_s: float | None) -> Reply[Any]:
+        """A write that compares a version: sent again as long as it surely was not applied."""
         while True:
-            sent = self._find_out.sent("set of the ACL", operation.path, deadline_s)
+            sent = self._find_out.sent(what, operation.path, deadline_s)
             try:
                 return await self._session.call(operation)
             except ConnectionLoss:
                 await self._find_out.other(sent, operation)
             except BadVersion as error:
-                raise await self._with_actual(error, operation.path, operation.version, of_acl=True) from None
+                of_acl = isinstance(operation, SetAcl)
+                raise await self._with_actual(error, operation.path, operation.version, of_acl=of_acl) from None
 
     async def _with_actual(self, error: BadVersion, path: str, expected: int, *, of_acl: bool = False) -> BadVersion:
         """The refusal with the version that the node has now; without it if that cannot be read."""

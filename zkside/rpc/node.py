@@ -165,7 +165,10 @@ class NodeServicer:
     async def set(self, request: node_pb2.SetRequest, call: Call) -> node_pb2.SetResponse:
         operation = SetData(paths.validate(request.path), request.data, convert.version(request))
         reply = await self._writes.set_data(operation, deadline_s=call.deadline_s())
-        return node_pb2.SetResponse(header=convert.header(self._session, reply.zxid), stat=convert.stat(reply.value))
+        response = node_pb2.SetResponse()
+        convert.fill_header(response.header, self._session, reply.zxid)
+        convert.fill_stat(response.stat, reply.value)
+        return response
 
     async def delete(self, request: node_pb2.DeleteRequest, call: Call) -> node_pb2.DeleteResponse:
         path, version = convert.deletable(request.path), convert.version(request)
