@@ -12,21 +12,19 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, Unavailable, ZksideError
+from zkside.errors import SessionSuspended, ZksideError
 from zkside.hub.disk import DiskSnapshot
 from zkside.hub.loader import Loader
 from zkside.hub.reader import Announced, Reader
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
 from zkside.hub.table import NodeTable
-from zkside.hub.watches import Watches
+from zkside.hub.watches import PASSING, Watches
 from zkside.model.session import SessionStatus
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
 log = logging.getLogger(__name__)
-
-_PASSING = (Unavailable, ConnectionLoss, SessionLost)
 
 
 class Keeper:
@@ -148,7 +146,7 @@ class Keeper:
                 await self.watches.synchronise(new_session=status.epoch != self._epoch)
                 self._epoch = status.epoch
                 await self._loader.compare(self._outage_began + 1)
-            except _PASSING as error:
+            except PASSING as error:
                 log.info("comparing the caches with ZooKeeper was interrupted: %s", error)
                 await self._next_status(status.sequence)
                 continue
@@ -182,7 +180,7 @@ class Keeper:
                 await asyncio.shield(self.watches.serve(root))
                 reached = await self._loader.load(root)
             except ZksideError as error:
-                if isinstance(error, _PASSING) and self._session.status.sequence != sequence:
+                if isinstance(error, PASSING) and self._session.status.sequence != sequence:
                     await self._loader.purge(root.path, root.scope, but=root)
                     continue
                 root.ready.set_exception(error)

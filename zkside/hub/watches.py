@@ -20,6 +20,9 @@ from zkside.model.operation import AddWatch, RemoveWatch, Reply
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
+PASSING = (Unavailable, ConnectionLoss, SessionLost)
+"""What a request fails with when the connection is to blame: after the next one it can be made again."""
+
 
 @dataclass(eq=False, slots=True)
 class Watch:
@@ -162,7 +165,7 @@ class Watches:
 
 def _is_passing(error: BaseException | None) -> bool:
     """Whether a request failed because of the connection: `synchronise` sends it again."""
-    return isinstance(error, ConnectionLoss | SessionLost | Unavailable)
+    return isinstance(error, PASSING)
 
 
 def _copy(source: asyncio.Future[None], target: asyncio.Future[None]) -> None:
