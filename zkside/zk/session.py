@@ -64,8 +64,8 @@ class Session:
         self.settings = settings
         self.journal = journal or Journal()
         self.janitor = Janitor(self.call, self.wait_connected)
-        self._clock = clock or SystemClock()
-        self._boottime_ns = self._clock.boottime_ns
+        self.clock = clock or SystemClock()
+        self._boottime_ns = self.clock.boottime_ns
         self._auth_retry = Backoff(first_s=min(1.0, settings.auth_retry_s), max_s=settings.auth_retry_s)
         self._epoch = Epoch(self.journal, settings.lease_rules())
         self._lease = self._epoch.lease
@@ -435,7 +435,7 @@ class Session:
             at_ns = min(at_ns, self._lease.deadline_ns)
         if self._can_write:
             at_ns = min(at_ns, self._lease.proof_due_ns())
-        self._timer = self._clock.call_at(at_ns, self._on_timer)
+        self._timer = self.clock.call_at(at_ns, self._on_timer)
 
     def _on_timer(self) -> None:
         self._guarded(self._do_what_is_due)
@@ -490,7 +490,7 @@ class Session:
             _forget(task)
             return
         log.error("the janitor failed and begins again", exc_info=task.exception())
-        self._clock.call_at(self._boottime_ns() + _LOOK_INTERVAL_NS, self._run_janitor)
+        self.clock.call_at(self._boottime_ns() + _LOOK_INTERVAL_NS, self._run_janitor)
 
 
 def _forget(done: asyncio.Future[Reply[T]] | asyncio.Task[None]) -> None:
