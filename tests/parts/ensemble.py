@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +37,13 @@ class Ensemble:
             )
             for number in ports
         )
+
+    @classmethod
+    def of(cls, servers: Iterable[ZooKeeperServer]) -> Self:
+        """The ensemble that these servers were configured to form, wherever they run."""
+        ensemble = cls.__new__(cls)
+        ensemble.servers = tuple(servers)
+        return ensemble
 
     @property
     def hosts(self) -> str:

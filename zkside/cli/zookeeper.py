@@ -195,7 +195,7 @@ def free_port() -> int:
 
 
 class ZooKeeperServer:
-    """One ZooKeeper server process on 127.0.0.1, with a directory of its own.
+    """One ZooKeeper server process on 127.0.0.1 (or elsewhere, see below), with a directory of its own.
 
     It never outlives this process: a guard kills it when this process ends in whatever way. Its directory
     goes with it unless that was given.
@@ -214,15 +214,20 @@ class ZooKeeperServer:
         properties: Mapping[str, object] | None = None,
         jvm_flags: Sequence[str] = (),
         server_id: int = 0,
+        address: str = "127.0.0.1",
+        launcher: Sequence[str] = (),
     ) -> None:
         """`properties` are lines of zoo.cfg (they win over the defaults); `server_id` is the myid of a
-        member of an ensemble.
+        member of an ensemble. `launcher` is a command in front of the server's own that becomes it (exec), so
+        as to run it in a network namespace, where it listens on `address`.
 
         Raises: StartError if there is no ZooKeeper to run.
         """
         self.installation = installation or find()
         self.port = port or free_port()
+        self.address = address
         self.tick_ms = tick_ms
+        self._launcher = tuple(launcher)
         self._given_directory = directory
         self._directory: Path | None = directory
         self._heap_mb = heap_mb
@@ -234,7 +239,7 @@ class ZooKeeperServer:
             "initLimit": 10,
             "syncLimit": 5,
             "clientPort": self.port,
-            "clientPortAddress": "127.0.0.1",
+            "clientPortAddress": address,
             "maxClientCnxns": 0,
             "minSessionTimeout": min(tick_ms * 2, 1000),
             "maxSessionTimeout": 60_000,
@@ -249,7 +254,7 @@ class ZooKeeperServer:
     @property
     def hosts(self) -> str:
         """The connection string."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     @property
     def version(self) -> str:
@@ -304,6 +309,7 @@ class ZooKeeperServer:
             (data / "myid").write_text(f"{self._server_id}\n")
         class_path = ":".join(map(str, (directory, *self.installation.class_path)))
         command = [
+            *self._launcher,
             self.installation.java,
             f"-Xmx{self._heap_mb}m",
             "-XX:+UseSerialGC",
@@ -402,12 +408,15 @@ class ZooKeeperServer:
 
         Raises: OSError if it does not answer.
         """
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:
+        with self._connect(timeout_s) as connection:
             connection.sendall(word.encode())
             parts = []
             while part := connection.recv(65536):
                 parts.append(part)
         return b"".join(parts).decode()
+
+    def _connect(self, timeout_s: float) -> socket.socket:
+        return socket.create_connection((self.address, self.port), timeout=timeout_s)
 
     def mntr(self) -> dict[str, str]:
         """The server's own measurements (`mntr`), without their "zk_"."""
