@@ -26,6 +26,7 @@ from zkside.model.operation import (
     Check,
     Create,
     Created,
+    CreateMode,
     Delete,
     Exists,
     GetChildren,
@@ -58,6 +59,7 @@ class _Attempt:
     operation: Create
     prefix: str
     make_parents: bool
+    parents: CreateMode
     deadline_s: float | None
     abandoned: bool = False
     """Its caller has gone: nothing more may be sent for it."""
@@ -87,9 +89,12 @@ class Writes:
         *,
         protected: bool = False,
         make_parents: bool = False,
+        parents: CreateMode = CreateMode.PERSISTENT,
         deadline_s: float | None = None,
     ) -> Reply[Created]:
         """Create a node, exactly once; `protected` puts Curator's "_c_<uuid>-" before its name.
+
+        Missing parents are made in the mode `parents`; containers that vanish before the node comes are made again.
 
         Raises: what ZooKeeper refuses; OutcomeUnknown when the answer was lost and the node cannot be told
         from somebody else's; SessionLost for an ephemeral whose session ended meanwhile. Cancellation: a
@@ -100,10 +105,10 @@ class Writes:
             named = paths.join(paths.parent(operation.path), prefix + paths.name(operation.path))
             operation = replace(operation, path=named)
         if not operation.mode.is_ephemeral:
-            return await self._create(_Attempt(operation, prefix, make_parents, deadline_s))
+            return await self._create(_Attempt(operation, prefix, make_parents, parents, deadline_s))
         # The task goes on when its caller is cancelled, who would never hear what it had made. It may take as
         # long as the session needs to come back or to end: until then nobody knows whether there is a node.
-        attempt = _Attempt(operation, prefix, make_parents, math.inf)
+        attempt = _Attempt(operation, prefix, make_parents, parents, math.inf)
         task = asyncio.get_running_loop().create_task(self._create(attempt), name=f"create {operation.path}")
         self._creating.add(task)
         task.add_done_callback(self._creating.discard)
@@ -133,16 +138,19 @@ class Writes:
             except NoNode:
                 if not attempt.make_parents:
                     raise
-            for above in reversed(paths.ancestors(attempt.operation.path)[:-1]):
-                await self._ensure(above, attempt)
+            try:
+                for above in reversed(paths.ancestors(attempt.operation.path)[:-1]):
+                    await self._ensure(above, attempt)
+            except NoNode:
+                continue  # one that was there, a container, has vanished
         return await self._create_once(attempt)
 
     async def _ensure(self, path: str, attempt: _Attempt) -> None:
-        """An empty persistent node. Making it twice does no harm, so a lost answer needs no search."""
+        """An empty node of the mode for parents. Making it twice does no harm, so a lost answer needs no search."""
         while True:
             sent = self._find_out.sent("create", path, attempt.deadline_s)
             try:
-                await self._send(Create(path, acl=attempt.operation.acl), attempt)
+                await self._send(Create(path, mode=attempt.parents, acl=attempt.operation.acl), attempt)
                 return
             except NodeExists:
                 return
