@@ -22,7 +22,7 @@ CODE := zkside tests bench docs hatch_build.py
 help: ## Print the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-9s %s\n' "$$name" "$$text"; done
-	@printf '\n  ZOOKEEPER=3.9  with run, test, faults and bench: the newest 3.9 through Maven, not Debian'"'"'s 3.8\n'
+	@printf '\n  ZOOKEEPER=3.9  with run, test, faults, interop and bench: the newest 3.9 through Maven, not Debian'"'"'s 3.8\n'
 	@printf '  ARGS="..."     more arguments for the program behind run, test, faults and bench\n'
 
 run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste. Ctrl-C ends both.
@@ -35,11 +35,16 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus
-	$(BIN)/pytest -q -m "not faults" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
 	$(BIN)/pytest -q -m faults --timeout 900 $(ARGS)
+
+interop: setup ## Let real Curator and kazoo contend with zkside for the same locks, elections and groups.
+	@tools/provide $(SERVER) jdk maven
+	@$(MAKE) --no-print-directory .zkside/interop/.compiled
+	$(BIN)/pytest -q -m interop --durations 0 $(ARGS) tests/interop
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)
@@ -98,4 +103,10 @@ LOCK = --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-he
 zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 	$(BIN)/python hatch_build.py
 
-.PHONY: help run test faults check fmt proto bench baseline lock clean setup
+.zkside/interop/.compiled: tests/interop/java/pom.xml $(shell find tests/interop/java/src -type f)
+	@rm -rf $(@D)
+	@mvn -q -B -f $< compiler:compile dependency:copy-dependencies || { echo 'Maven could not get Curator, or not compile' \
+		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
+	@touch $@
+
+.PHONY: help run test faults interop check fmt proto bench baseline lock clean setup
