@@ -13,7 +13,21 @@ from bench.crew import raise_limit_of_open_files
 from bench.figures import Plan
 from bench.plot import svg
 
-BENCHMARKS = ("fanout", "burst", "reads", "writes", "load", "memory", "mixed", "holds")
+BENCHMARKS = (
+    "fanout",
+    "burst",
+    "reads",
+    "writes",
+    "load",
+    "memory",
+    "mixed",
+    "holds",
+    "failover",
+    "locks",
+    "handover",
+    "jeopardy",
+    "restart",
+)
 """Modules of this package. Imported one by one: every worker process imports this module again."""
 
 

@@ -38,7 +38,7 @@ class Pace:
     p99_us: float
 
 
-def _pace(latencies_ns: list[int], took_ns: int) -> Pace:
+def pace(latencies_ns: list[int], took_ns: int) -> Pace:
     return Pace(
         len(latencies_ns),
         len(latencies_ns) / (took_ns / 1e9),
@@ -62,7 +62,7 @@ async def measure(request: Request, concurrency: int, duration_s: float) -> Pace
     async with asyncio.TaskGroup() as tasks:
         for _ in range(concurrency):
             tasks.create_task(one(start + int(duration_s * 1e9)))
-    return _pace(latencies, time.perf_counter_ns() - start)
+    return pace(latencies, time.perf_counter_ns() - start)
 
 
 async def report(link: Link, request: Request, concurrency: int, duration_s: float) -> None:
@@ -113,7 +113,7 @@ def call_kazoo(link: Link, hosts: str, path: str, data: bytes | None, concurrenc
                     sent, result = under_way.popleft()
                     result.get()
                     latencies.append(time.perf_counter_ns() - sent)
-            return _pace(latencies, time.perf_counter_ns() - start)
+            return pace(latencies, time.perf_counter_ns() - start)
 
         loop(WARM_S)
         link.say("ready")

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -148,6 +149,18 @@ def resident_bytes(pid: int) -> int:
     """What a process occupies in memory, by the kernel's count."""
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def settled_bytes(pid: int) -> int:
+    """What it occupies when that has stopped to change, or after some seconds."""
+    before = -1
+    for _ in range(30):
+        now = resident_bytes(pid)
+        if now == before:
+            break
+        before = now
+        time.sleep(0.3)
+    return before
 
 
 def cpu_s(pid: int) -> float:

@@ -32,7 +32,9 @@ class Goal:
     def share(self) -> float:
         """How much of the bound is used: up to 1 is met, whichever way the goal points."""
         worse, better = (self.ratio, self.bound) if self.at_most else (self.bound, self.ratio)
-        return worse / better if better else math.inf
+        if better == 0:
+            return math.inf if worse else 0.0
+        return worse / better
 
 
 def at_most(text: str, ratio: float, bound: float) -> Goal:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
 from bench import stand, tree
-from bench.crew import Crew, Link, resident_bytes, shares
+from bench.crew import Crew, Link, settled_bytes, shares
 from bench.figures import Findings, Plan, Row, Samples, at_most
 from zkside.pb import node_pb2, node_pb2_grpc, watch_pb2, watch_pb2_grpc
 
@@ -72,15 +71,6 @@ def request_of(*paths: str, scope: watch_pb2.Scope.ValueType = watch_pb2.SCOPE_N
     return watch_pb2.WatchRequest(targets=targets).SerializeToString()
 
 
-def _settled_bytes(daemon: stand.Daemon) -> int:
-    """RSS when it has stopped to change."""
-    before = -1
-    while (now := resident_bytes(daemon.pid)) != before:
-        before = now
-        time.sleep(0.3)
-    return now
-
-
 def run(plan: Plan) -> Findings:
     nodes = plan.scaled(100_000, 2_000)
     streams = plan.scaled(1_000, 3)
@@ -95,17 +85,17 @@ def run(plan: Plan) -> Findings:
         subtree = request_of(tree.ROOT, scope=watch_pb2.SCOPE_SUBTREE, with_data=True)
         for _ in range(plan.repetitions):
             with stand.daemon(server.hosts) as daemon, Crew() as crew:
-                samples.add("idle", value=_settled_bytes(daemon) / 1e6)
+                samples.add("idle", value=settled_bytes(daemon.pid) / 1e6)
                 # The first client pays for what is loaded and made only once.
                 crew.hire(watch, daemon.address, [request_of(tree.ROOT)])
                 crew.hear()
-                before = _settled_bytes(daemon)
+                before = settled_bytes(daemon.pid)
                 many = Crew()
                 with many:
                     for share in shares(streams, PROCESSES):
                         many.hire(watch, daemon.address, [request_of(tree.ROOT)] * share)
                     many.hear(120)
-                    samples.add("stream", value=(_settled_bytes(daemon) - before) / streams / 1e3)
+                    samples.add("stream", value=(settled_bytes(daemon.pid) - before) / streams / 1e3)
             for key, work, argument, count in (
                 ("watched", watch, per_stream, watched),
                 ("read", read, paths, watched),
@@ -114,10 +104,10 @@ def run(plan: Plan) -> Findings:
                 with stand.daemon(server.hosts) as daemon, Crew() as crew:
                     crew.hire(watch, daemon.address, [request_of("/")])
                     crew.hear()
-                    before = _settled_bytes(daemon)
+                    before = settled_bytes(daemon.pid)
                     worker = crew.hire(work, daemon.address, argument)
                     worker.hear(120)
-                    samples.add(key, value=(_settled_bytes(daemon) - before) / count / 1e3)
+                    samples.add(key, value=(settled_bytes(daemon.pid) - before) / count / 1e3)
     return Findings(rows=tuple(_rows(samples, streams, watched, planted)), setting=SETTING)
 
 

@@ -1,9 +1,10 @@
-"""A relay before ZooKeeper, a process of its own: it can cut connections, and sees the daemon's silences."""
+"""A relay before ZooKeeper, a process of its own: it cuts, delays, and sees the daemon's silences."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import Any, cast
 
 from bench.crew import Crew, Link, Worker
@@ -18,6 +19,7 @@ class _Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer: _Side | None = None
         self._early: list[bytes] = []
+        self._delayed: deque[bytes] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -36,7 +38,17 @@ class _Side(asyncio.Protocol):
             return
         if self._is_client:
             self._relay.sent()
-        self.peer.transport.write(data)
+        if self._relay.delay_s:
+            self._delayed.append(data)
+            asyncio.get_running_loop().call_later(self._relay.delay_s, self._pass_on)
+        else:
+            self.peer.transport.write(data)
+
+    def _pass_on(self) -> None:
+        # Whichever timer comes first: the order stays.
+        data = self._delayed.popleft()
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.write(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._relay.sides.discard(self)
@@ -46,8 +58,9 @@ class _Side(asyncio.Protocol):
 
 
 class _Relay:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, delay_s: float) -> None:
         self._port = port
+        self.delay_s = delay_s
         self.sides: set[_Side] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_cut = False
@@ -90,9 +103,9 @@ class _Relay:
         return longest
 
 
-def _serve(link: Link, port: int) -> None:
+def _serve(link: Link, port: int, delay_s: float) -> None:
     async def run() -> None:
-        relay = _Relay(port)
+        relay = _Relay(port, delay_s)
         server = await asyncio.get_running_loop().create_server(lambda: _Side(relay, is_client=True), "127.0.0.1", 0)
         link.say(server.sockets[0].getsockname()[1])
         while True:
@@ -102,10 +115,10 @@ def _serve(link: Link, port: int) -> None:
 
 
 class Relay:
-    """The bench's end of a relay to a port of this machine."""
+    """The bench's end of a relay to a port of this machine; each way takes `delay_s` longer."""
 
-    def __init__(self, crew: Crew, port: int) -> None:
-        self._worker: Worker = crew.hire(_serve, port)
+    def __init__(self, crew: Crew, port: int, *, delay_s: float = 0.0) -> None:
+        self._worker: Worker = crew.hire(_serve, port, delay_s)
         self.hosts = f"127.0.0.1:{self._worker.hear(30)}"
 
     def cut(self) -> None:

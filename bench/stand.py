@@ -87,6 +87,11 @@ class Daemon:
                 samples[match[1]] = float(match[2])
         return samples
 
+    def kill(self) -> None:
+        """As a crash would: nothing is released."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         self._process.terminate()
         try:
@@ -98,7 +103,7 @@ class Daemon:
 
 @contextlib.contextmanager
 def daemon(hosts: str, **settings: str) -> Iterator[Daemon]:
-    """A daemon on `hosts`, ready to answer; `settings` are further ZKSIDE_… variables.
+    """A daemon on `hosts`, ready to answer; `settings` are further ZKSIDE_… variables (ZKSIDE_LISTEN: its address).
 
     Raises: RuntimeError with the end of its log if it does not become ready.
     """
@@ -117,7 +122,7 @@ def daemon(hosts: str, **settings: str) -> Iterator[Daemon]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "zkside", "serve"], env=environment, stdout=output, stderr=output
             )
-        running = Daemon(process, address, port, log)
+        running = Daemon(process, environment["ZKSIDE_LISTEN"], port, log)
         try:
             deadline = time.monotonic() + 30
             while not running.is_ready():
@@ -138,6 +143,8 @@ class Load:
     """Pairs of path and session."""
     packets: int
     """Received and sent since it started."""
+    events: int
+    """Packets sent that answer nothing: what watches reported."""
 
 
 def load_of(server: ZooKeeperServer) -> Load:
@@ -152,5 +159,5 @@ def load_of(server: ZooKeeperServer) -> Load:
             watches.add((path, line.strip()))
         else:
             path = line
-    packets = int(counts["packets_received"]) + int(counts["packets_sent"])
-    return Load(sessions, len(watches), packets)
+    received, sent = int(counts["packets_received"]), int(counts["packets_sent"])
+    return Load(sessions, len(watches), received + sent, sent - received)
