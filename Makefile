@@ -66,7 +66,8 @@ proto: .venv/.requirements ## Generate zkside/pb from proto/.
 	$(BIN)/python hatch_build.py
 
 bench: setup ## Measure against what a user would do instead: a table, JSON and a plot.
-	@tools/provide $(SERVER)
+	@tools/provide $(SERVER) jdk maven
+	@$(MAKE) --no-print-directory .zkside/interop/.compiled
 	$(BIN)/python -m bench $(ARGS)
 
 baseline: .venv/.requirements ## At a release: take the present protos as what `make check` compares with.
