@@ -27,16 +27,16 @@ class Crew:
     library: str
     recipe: str
     size: int = 2
-    server: int = 0
-    """zkside only: which of the daemons."""
+    host: int = 1
+    """For zkside: whose daemon it talks to."""
 
     def __str__(self) -> str:
-        host = f" on host {self.server + 1}" if self.library == "zkside" else ""
+        host = f" on host {self.host}" if self.library == "zkside" else ""
         return f"{self.size} {self.library} {self.recipe}{host}"
 
     @property
     def names(self) -> tuple[str, ...]:
-        host = self.server + 1 if self.library == "zkside" else ""
+        host = self.host if self.library == "zkside" else ""
         return tuple(f"{self.library}-{self.recipe}-{host}{letter}" for letter in ascii_lowercase[: self.size])
 
 
@@ -49,7 +49,7 @@ def kazoo(recipe: str, size: int = 3) -> Crew:
 
 
 def zkside(recipe: str, size: int = 3, *, host: int = 1) -> Crew:
-    return Crew("zkside", recipe, size, host - 1)
+    return Crew("zkside", recipe, size, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Stage:
             case "kazoo":
                 return (sys.executable, "-m", "tests.interop.kazoo_contender", crew.recipe, self.hosts, *where)
             case "zkside":
-                address = self.daemons[crew.server]
+                address = self.daemons[crew.host - 1]
                 return (sys.executable, "-m", "tests.interop.zkside_contender", crew.recipe, address, *where)
             case _:
                 raise ValueError(crew.library)

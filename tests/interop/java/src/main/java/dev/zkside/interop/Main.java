@@ -19,6 +19,7 @@ import org.apache.curator.retry.RetryOneTime;
  * contend RECIPE HOSTS PATH REFEREE-PORT NAME...     take turns until the referee says that it is over
  * group HOSTS PATH ID DATA                           be a member until standard input ends
  * discovery HOSTS BASE-PATH                          register and look up, as standard input says
+ * participants latch|selector HOSTS PATH             print the candidates as JSON, then end
  * revoke HOSTS PATH                                  ask the lock's first contender to let go
  * </pre>
  */
@@ -52,6 +53,11 @@ public final class Main {
             case "discovery":
                 try (CuratorFramework client = connect(rest.get(0))) {
                     Members.discovery(client, rest.get(1));
+                }
+                break;
+            case "participants":
+                try (CuratorFramework client = connect(rest.get(1))) {
+                    Members.participants(client, rest.get(0), rest.get(2));
                 }
                 break;
             case "revoke":

@@ -7,11 +7,16 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import org.apache.curator.framework.CuratorFramework;
+import org.apache.curator.framework.recipes.leader.LeaderLatch;
+import org.apache.curator.framework.recipes.leader.LeaderSelector;
+import org.apache.curator.framework.recipes.leader.LeaderSelectorListenerAdapter;
+import org.apache.curator.framework.recipes.leader.Participant;
 import org.apache.curator.framework.recipes.locks.InterProcessMutex;
 import org.apache.curator.framework.recipes.locks.Revoker;
 import org.apache.curator.framework.recipes.nodes.GroupMember;
@@ -96,6 +101,32 @@ final class Members {
                 cache.close();
             }
         }
+    }
+
+    /** Answers with {"leader": its id or null, "all": every id, sorted}. */
+    static void participants(CuratorFramework client, String recipe, String path) throws Exception {
+        Collection<Participant> all;
+        if (recipe.equals("latch")) {
+            all = new LeaderLatch(client, path).getParticipants();
+        } else {
+            all = new LeaderSelector(client, path, new LeaderSelectorListenerAdapter() {
+                @Override
+                public void takeLeadership(CuratorFramework ignored) {
+                    throw new IllegalStateException("it was never started");
+                }
+            }).getParticipants();
+        }
+        String leader = null;
+        List<String> ids = new ArrayList<>();
+        for (Participant participant : all) {
+            ids.add(participant.getId());
+            leader = participant.isLeader() ? participant.getId() : leader;
+        }
+        Collections.sort(ids);
+        Map<String, Object> told = new HashMap<>();
+        told.put("leader", leader);
+        told.put("all", ids);
+        answer(told);
     }
 
     /** Asks the first contender of a mutex to let go, and does not wait until it does. */
