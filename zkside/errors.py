@@ -14,7 +14,8 @@
     │   ├── SessionSuspended
     │   ├── TooStale
     │   ├── Quota
-    │   └── Draining
+    │   ├── Draining
+    │   └── WaitTimeout                     (made by clients: waited for a hold, not granted)
     ├── SessionLost             what the session owned is gone
     ├── HoldLost
     ├── ConnectionLoss          sent, not answered; turned into OutcomeUnknown or resolved above the port
@@ -162,6 +163,12 @@ class Draining(Unavailable):
     """The daemon is about to stop and takes no new streams or holds."""
 
     reason = "DRAINING"
+
+
+class WaitTimeout(Unavailable):
+    """What was waited for was not granted in time; nothing is left in the queue."""
+
+    reason = "WAIT_TIMEOUT"
 
 
 class SessionLost(ZksideError):

@@ -20,6 +20,8 @@ from zkside.client.answer import (
     WatchInfo,
 )
 from zkside.client.client import Client
+from zkside.client.contender import Contender, Contenders, ElectionLayout, Leader, LeaderChange, LockLayout
+from zkside.client.election import Leadership
 from zkside.client.event import (
     Bookmark,
     Change,
@@ -38,8 +40,10 @@ from zkside.client.event import (
     WatchEvent,
     WatchKind,
 )
-from zkside.client.hold import HeldEphemeral, Loss
+from zkside.client.hold import Held
 from zkside.client.link import DEFAULT_TIMEOUT_S, default_address
+from zkside.client.loss import Loss
+from zkside.client.member import GroupAnswer, GroupView, Member, ServiceInstance, ShrinkGuard, Withheld
 from zkside.client.mirror import Mirror, MirrorChanges
 from zkside.client.pipeline import Pipeline
 from zkside.client.reading import Reading
@@ -73,10 +77,13 @@ __all__ = [
     "CheckAnswer",
     "Client",
     "Consistency",
+    "Contender",
+    "Contenders",
     "CreateAnswer",
     "CreateMode",
     "DeleteAnswer",
     "DrainAnswer",
+    "ElectionLayout",
     "EventTarget",
     "EventType",
     "ExistsAnswer",
@@ -84,25 +91,34 @@ __all__ = [
     "GapReason",
     "GetAnswer",
     "GetManyAnswer",
+    "GroupAnswer",
+    "GroupView",
     "Header",
-    "HeldEphemeral",
+    "Held",
     "HoldInfo",
     "HoldState",
     "HoldStatus",
     "KeeperState",
+    "Leader",
+    "LeaderChange",
+    "Leadership",
     "ListAnswer",
+    "LockLayout",
     "Loss",
+    "Member",
     "Mirror",
     "MirrorChanges",
     "Node",
     "Pipeline",
     "Reading",
     "Scope",
+    "ServiceInstance",
     "Session",
     "SessionAnswer",
     "SessionChanged",
     "SessionState",
     "SetAnswer",
+    "ShrinkGuard",
     "Snapshot",
     "SnapshotReason",
     "Stat",
@@ -116,5 +132,6 @@ __all__ = [
     "WatchInfo",
     "WatchKind",
     "WatchedEvent",
+    "Withheld",
     "default_address",
 ]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from zkside.client.admin import AdminCalls
 from zkside.client.answer import SessionAnswer
+from zkside.client.election import ElectionCalls
+from zkside.client.ephemeral import EphemeralCalls
 from zkside.client.event import EventTarget, Gap, Scope, Target, WatchedEvent, WatchEvent, WatchKind
 from zkside.client.events import EventsFlow, SessionFlow
-from zkside.client.hold import HeldEphemeral
+from zkside.client.group import GroupCalls
 from zkside.client.link import DEFAULT_TIMEOUT_S, Link
+from zkside.client.lock import LockCalls
 from zkside.client.mirror import Mirror
 from zkside.client.node import NodeCalls
 from zkside.client.reading import Reading
 from zkside.client.stream import SharedStream
-from zkside.client.value import Acl, Consistency, HoldStatus, Session, header_of, session_of
+from zkside.client.value import Consistency, Session, header_of, session_of
 from zkside.client.watch import Watch
 from zkside.errors import InvalidArgument
 from zkside.pb import session_pb2
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from zkside.client.health import Health
 
 
-class Client(NodeCalls):
+class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
     """Everything that a process can ask of its host's zkside.
 
         async with Client() as client:
@@ -53,7 +56,6 @@ class Client(NodeCalls):
         self._bookmark_interval_s = bookmark_interval_s
         self._streams: dict[tuple[Target, ...], SharedStream] = {}
         self._stopping: set[SharedStream] = set()
-        self._readings: set[Reading[Session] | Reading[WatchedEvent | Gap]] = set()  # every open one
         self.admin = AdminCalls(self._link)
 
     @property
@@ -75,8 +77,10 @@ class Client(NodeCalls):
             stream.stop()
         for reading in self._readings:
             reading.close()
-        for ending in [*self._stopping, *self._readings]:
-            await ending.wait_stopped()
+        for stream in [*self._stopping]:
+            await stream.wait_stopped()
+        for reading in [*self._readings]:
+            await reading.wait_stopped()
         await self._link.close()
 
     def watch(
@@ -119,20 +123,14 @@ class Client(NodeCalls):
         if not wanted:
             raise InvalidArgument("at least one target is needed", field="targets")
         flow = EventsFlow(self._link, wanted, wait_for_ready=wait_for_ready)
-        reading: Reading[WatchedEvent | Gap] = Reading(
-            flow.run, on_event, self._readings.discard, f"zkside events {wanted[0].path}"
-        )
-        self._readings.add(reading)
-        return reading
+        return self._read(flow.run, on_event, f"zkside events {wanted[0].path}")
 
     def watch_session(
         self, *, on_change: Callable[[Session], None] | None = None, wait_for_ready: bool = False
     ) -> Reading[Session]:
         """The session's present state, then every change (see SessionFlow). Begins at once."""
         flow = SessionFlow(self._link, wait_for_ready=wait_for_ready)
-        reading: Reading[Session] = Reading(flow.run, on_change, self._readings.discard, "zkside session")
-        self._readings.add(reading)
-        return reading
+        return self._read(flow.run, on_change, "zkside session")
 
     async def session(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> SessionAnswer:
         """The session's present state; answers at once, in any state."""
@@ -143,37 +141,6 @@ class Client(NodeCalls):
             wait_for_ready=wait_for_ready,
         )
         return SessionAnswer(header_of(answer.header), session_of(answer.session))
-
-    def hold_ephemeral(
-        self,
-        path: str,
-        data: bytes = b"",
-        *,
-        sequential: bool = False,
-        acl: Sequence[Acl] | None = None,
-        make_parents: bool = False,
-        recreate: bool = False,
-        reconnect_grace_s: float | None = None,
-        heartbeat_timeout_s: float | None = None,
-        timeout_s: float | None = None,
-        wait_for_ready: bool = False,
-        on_update: Callable[[HoldStatus], None] | None = None,
-    ) -> HeldEphemeral:
-        """Own an ephemeral node inside `async with`: see HeldEphemeral. `timeout_s` bounds the entering."""
-        return HeldEphemeral(
-            self._link,
-            path,
-            data,
-            sequential=sequential,
-            acl=acl,
-            make_parents=make_parents,
-            recreate=recreate,
-            reconnect_grace_s=reconnect_grace_s,
-            heartbeat_timeout_s=heartbeat_timeout_s,
-            timeout_s=timeout_s,
-            wait_for_ready=wait_for_ready,
-            on_update=on_update,
-        )
 
     async def health(self, service: str = "", *, timeout_s: float | None = None) -> Health:
         """What the daemon says of itself (grpc.health.v1); "" is the daemon as a whole."""

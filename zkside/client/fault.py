@@ -41,6 +41,7 @@ BY_REASON: dict[str, type[ZksideError]] = {
     "TOO_STALE": errors.TooStale,
     "UNAUTHENTICATED": errors.Unauthenticated,
     "UNAVAILABLE": errors.Unavailable,
+    "WAIT_TIMEOUT": errors.WaitTimeout,
 }
 """Every reason of docs/errors.md."""
 

@@ -9,7 +9,10 @@ import grpc
 import grpc.aio
 
 from zkside.client import fault
+from zkside.client.pulse import DEADLINE_S, Pulse
 from zkside.errors import InvalidArgument, ZksideError
+from zkside.pb import session_pb2
+from zkside.pb.session_pb2_grpc import SessionServiceStub
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -76,6 +79,7 @@ class Link:
         self.timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
+        self.pulse = Pulse(self._ask)
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -109,8 +113,17 @@ class Link:
         except grpc.aio.AioRpcError as error:
             raise fault.of_rpc(error, self.address, writes=writes) from None
 
+    async def _ask(self) -> bool:
+        """Whether the daemon answers."""
+        try:
+            await SessionServiceStub(self.channel).GetSession(session_pb2.GetSessionRequest(), timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
+        await self.pulse.close()
         self._closed = True
         channel, self._channel = self._channel, None
         if channel is not None:

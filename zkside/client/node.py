@@ -16,6 +16,7 @@ from zkside.client.answer import (
     ListAnswer,
     SetAnswer,
 )
+from zkside.client.calls import Calls
 from zkside.client.fault import of_reason
 from zkside.client.link import Link
 from zkside.client.pipeline import Pipeline
@@ -27,7 +28,6 @@ from zkside.client.value import (
     Node,
     acl_messages,
     acl_of,
-    duration,
     header_of,
     node_of,
     stat_of,
@@ -40,20 +40,14 @@ if TYPE_CHECKING:
     from zkside.pb.node_pb2_grpc import NodeServiceAsyncStub
 
 
-class NodeCalls:
+class NodeCalls(Calls):
     """NodeService, for one link.
-
-    All calls take `timeout_s` (None: the client's own) and `wait_for_ready` (wait until the deadline for the
-    daemon and for its session, instead of failing at once with Unavailable or SessionSuspended).
-    Reads take `consistency` (None: the client's own), `min_zxid` (see at least this transaction) and
-    `max_stale_s` (refuse older answers with TooStale).
 
     Raises the classes of zkside.errors. A write whose answer was lost raises OutcomeUnknown.
     """
 
     def __init__(self, link: Link, consistency: Consistency) -> None:
-        self._link = link
-        self._consistency = consistency
+        super().__init__(link, consistency)
         self._made: NodeServiceAsyncStub | None = None
 
     @property
@@ -62,15 +56,6 @@ class NodeCalls:
         if self._made is None:
             self._made = NodeServiceStub(channel)
         return self._made
-
-    def _options(
-        self, consistency: Consistency | None, min_zxid: int, max_stale_s: float | None
-    ) -> node_pb2.ReadOptions:
-        return node_pb2.ReadOptions(
-            consistency=(consistency or self._consistency).number,
-            min_zxid=min_zxid,
-            max_stale=None if max_stale_s is None else duration(max_stale_s),
-        )
 
     async def get(
         self,

@@ -194,6 +194,11 @@ def duration(value_s: float) -> Duration:
     return Duration(seconds=whole_s, nanos=nanos)
 
 
+def optional_duration(value_s: float | None) -> Duration | None:
+    """None leaves the field unset."""
+    return None if value_s is None else duration(value_s)
+
+
 def header_of(message: common_pb2.Header) -> Header:
     stale = message.stale
     return Header(message.session_id, message.epoch, message.zxid, stale, seconds(message.age) if stale else 0.0)

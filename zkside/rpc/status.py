@@ -75,6 +75,7 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
     errors.Quota: Row(_C.RESOURCE_EXHAUSTED, "a limit on streams, holds, watches, calls or bytes is reached"),
     errors.Draining: Row(_C.UNAVAILABLE, "the daemon is about to stop and takes no new streams or holds"),
+    errors.WaitTimeout: Row(_C.DEADLINE_EXCEEDED, ""),
     errors.SessionLost: Row(_C.ABORTED, "the session is over and what it owned is gone; start again"),
     errors.HoldLost: Row(
         _C.FAILED_PRECONDITION,

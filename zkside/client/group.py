@@ -1,0 +1,179 @@
+"""Groups: to be a member, and to know who is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import grpc
+import grpc.aio
+
+from zkside.client import fault
+from zkside.client.calls import Calls
+from zkside.client.hold import Held, Terms
+from zkside.client.link import Link
+from zkside.client.member import (
+    GroupAnswer,
+    GroupView,
+    Member,
+    ServiceInstance,
+    ShrinkGuard,
+    Withheld,
+    member_of,
+    service_message,
+)
+from zkside.client.reading import Put, Reading
+from zkside.client.retry import Delays, is_final
+from zkside.client.value import Acl, Consistency, HoldStatus, acl_messages, header_of, optional_duration
+from zkside.pb import group_pb2
+from zkside.pb.group_pb2_grpc import GroupServiceStub
+
+
+class GroupCalls(Calls):
+    """GroupService, for one link."""
+
+    def join(
+        self,
+        path: str,
+        *,
+        member_id: str = "",
+        data: bytes = b"",
+        service: ServiceInstance | None = None,
+        acl: Sequence[Acl] | None = None,
+        reconnect_grace_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
+        cancel_on_loss: bool = True,
+        timeout_s: float | None = None,
+        wait_for_ready: bool = False,
+        on_update: Callable[[HoldStatus], None] | None = None,
+    ) -> Held:
+        """Be a member of a group inside `async with`: see Held. `timeout_s` bounds the entering.
+
+        `member_id` names the child, empty is a new UUID; `service` instead of `data` enters it in Curator's service
+        discovery. A membership is made again in a new session, with a new fencing token; it is lost only if
+        somebody takes it away, or a heartbeat is missed.
+        """
+        request = group_pb2.JoinRequest(
+            path=path,
+            member_id=member_id,
+            acl=acl_messages(list(acl) if acl else None),
+            reconnect_grace=optional_duration(reconnect_grace_s),
+            heartbeat_timeout=optional_duration(heartbeat_timeout_s),
+        )
+        if service is None:
+            request.data = data
+        else:
+            request.service.CopyFrom(service_message(service))
+        terms = Terms(
+            recreate=True,
+            cancel_on_loss=cancel_on_loss,
+            reconnect_grace_s=reconnect_grace_s,
+            timeout_s=timeout_s,
+            wait_for_ready=wait_for_ready,
+            on_update=on_update,
+        )
+        return Held(self._link, lambda: GroupServiceStub(self._link.channel).Join, request, terms)
+
+    async def group(
+        self,
+        path: str,
+        *,
+        consistency: Consistency | None = None,
+        min_zxid: int = 0,
+        max_stale_s: float | None = None,
+        timeout_s: float | None = None,
+        wait_for_ready: bool = False,
+    ) -> GroupAnswer:
+        """The members of a group; none if it is absent. Raises NoAuth, TooStale."""
+        answer = await self._link.call(
+            GroupServiceStub(self._link.channel).ListGroup,
+            group_pb2.ListGroupRequest(path=path, options=self._options(consistency, min_zxid, max_stale_s)),
+            timeout_s=timeout_s,
+            wait_for_ready=wait_for_ready,
+        )
+        return GroupAnswer(header_of(answer.header), _by_id(answer.members))
+
+    def watch_group(
+        self,
+        path: str,
+        *,
+        shrink_guard: ShrinkGuard | None = None,
+        on_change: Callable[[GroupView], None] | None = None,
+        wait_for_ready: bool = False,
+    ) -> Reading[GroupView]:
+        """The members of a group, then a new view with every change (see GroupFlow). Begins at once."""
+        flow = GroupFlow(self._link, path, shrink_guard, wait_for_ready=wait_for_ready)
+        return self._read(flow.run, on_change, f"zkside group {path}")
+
+    async def confirm_shrink(self, watch_id: str, *, timeout_s: float | None = None) -> bool:
+        """Publish what the shrink guard of a watch withholds; False if that is nothing.
+
+        Raises InvalidArgument for a watch that is not there."""
+        answer = await self._link.call(
+            GroupServiceStub(self._link.channel).ConfirmShrink,
+            group_pb2.ConfirmShrinkRequest(watch_id=watch_id),
+            timeout_s=timeout_s,
+        )
+        return answer.published
+
+
+class GroupFlow:
+    """Reads a group: all members, then a view for every change, over any number of streams. Views are whole; what
+    changed while there was no daemon is found by comparison. Goes on, stale, without ZooKeeper.
+
+    Raises NoAuth, InvalidPath; Unavailable if the first stream cannot be opened, unless `wait_for_ready`.
+    """
+
+    def __init__(self, link: Link, path: str, guard: ShrinkGuard | None, *, wait_for_ready: bool) -> None:
+        self._link = link
+        self._request = group_pb2.WatchGroupRequest(path=path, shrink_guard=None if guard is None else guard.message())
+        self._wait_for_ready = wait_for_ready
+        self._members: Mapping[str, Member] = {}
+        self._linked = False
+
+    async def run(self, put: Put[GroupView]) -> None:
+        delays = Delays()
+        while True:
+            call = GroupServiceStub(self._link.channel).WatchGroup(
+                self._request, wait_for_ready=self._linked or self._wait_for_ready
+            )
+            try:
+                while isinstance(message := await call.read(), group_pb2.WatchGroupResponse):
+                    delays.succeeded()
+                    self._linked = True
+                    await put(self._view(message))
+            except grpc.aio.AioRpcError as error:
+                failure = fault.of_rpc(error, self._link.address)
+                if is_final(failure) or not (self._linked or self._wait_for_ready):
+                    raise failure from None
+            finally:
+                call.cancel()
+            await asyncio.sleep(delays.next_s())
+
+    def _view(self, message: group_pb2.WatchGroupResponse) -> GroupView:
+        before, kind = self._members, message.WhichOneof("update")
+        if kind == "members":
+            self._members = _by_id(message.members.members)
+        elif kind == "changes":
+            changes = message.changes
+            members = dict(before)
+            for gone in changes.left:
+                members.pop(gone.member_id, None)
+            members.update(_by_id(list(changes.joined) + list(changes.changed)))
+            self._members = MappingProxyType(dict(sorted(members.items())))
+        after = self._members
+        withheld = Withheld(message.withheld.published, message.withheld.present) if kind == "withheld" else None
+        return GroupView(
+            header_of(message.header),
+            after,
+            message.watch_id,
+            joined=tuple(member for name, member in after.items() if name not in before),
+            left=tuple(member for name, member in before.items() if name not in after),
+            changed=tuple(member for name, member in after.items() if name in before and before[name] != member),
+            withheld=withheld,
+        )
+
+
+def _by_id(members: Iterable[group_pb2.Member]) -> Mapping[str, Member]:
+    return MappingProxyType({member.member_id: member_of(member) for member in members})
