@@ -1,7 +1,8 @@
 """What is asked on one connection: what waits to be sent, and what waits for its answer.
 
 Ordering: requests are sent in the order of `call`, `ask` and `tell`, and answered in it. Everything asked for in
-one turn of the event loop leaves in one write.
+one turn of the event loop leaves in one write; while others are under way it may wait for more, for GATHER_S at most,
+if that has been seen to let more through (core/pacing.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import chain
 from typing import Any, Final, TypeVar
 
 from zkside import errors
+from zkside.core.pacing import Pacing
 from zkside.errors import ZksideError
 from zkside.model.operation import (
     Create,
@@ -42,6 +44,10 @@ _READS = frozenset({Exists, GetChildren, GetData, ReadMany})
 _WRITES = Create | SetData | Delete | Transaction | SetAcl
 WRITE_BYTES: Final = 1 << 20
 """About as much goes out in one write."""
+GATHER_S: Final = 0.004
+"""How long a request may wait for others; an idle event loop rounds it up to the next millisecond."""
+ENOUGH: Final = 16
+"""Requests that need not wait for more: the share of one write in the cost of each is small."""
 
 Then = Callable[[int, Any, ZksideError | None], None]
 """Called in the order of the wire with the reply's zxid, and its value or what went wrong."""
@@ -120,6 +126,8 @@ class Requests:
         """The transport has enough for now."""
         self.sent_ns = boottime_ns()
         """When something was sent last."""
+        self.pacing = Pacing()
+        """Whether requests wait for others."""
         self._loop = asyncio.get_running_loop()
         self._root = root
         self._limits = limits
@@ -129,6 +137,8 @@ class Requests:
         self._queued_bytes = 0
         self._pending: deque[Request] = deque()
         self._flush_due = False
+        self._gathering: asyncio.TimerHandle | None = None
+        """Set while what is queued waits for more."""
         self._purge_at_s = 0.0
 
     @property
@@ -203,7 +213,27 @@ class Requests:
         self._queued_bytes += len(body)
         if not self._flush_due:
             self._flush_due = True
+            self._loop.call_soon(self._end_turn)
+        elif self._gathering is not None and len(self._queue) >= ENOUGH:
+            self._end_gathering()
+            self._flush_due = True
             self._loop.call_soon(self.flush)
+
+    def _end_turn(self) -> None:
+        """All that was asked for in one turn is here: send it, or gather more."""
+        if self.pacing.gathers and self._pending and 0 < len(self._queue) < ENOUGH:
+            self._gathering = self._loop.call_later(GATHER_S, self._end_gathering_and_flush)
+        else:
+            self.flush()
+
+    def _end_gathering(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+
+    def _end_gathering_and_flush(self) -> None:
+        self._gathering = None
+        self.flush()
 
     def _purge(self) -> bool:
         """Forget the cancelled among those that wait; whether that made room. Seldom, since it looks at all."""
@@ -218,7 +248,12 @@ class Requests:
         return purged > 0
 
     def flush(self) -> None:
-        """Send what waits, as far as the limit in flight and the transport's buffer allow, in one write."""
+        """Send what waits, as far as the limit in flight and the transport's buffer allow, in one write.
+
+        While more is being gathered this does nothing: the end of that sends.
+        """
+        if self._gathering is not None:
+            return
         self._flush_due = False
         write, queue, pending = self.write, self._queue, self._pending
         if write is None or self.paused or not queue:
@@ -246,7 +281,9 @@ class Requests:
         if not out:
             return
         self.sent_ns = now_ns
-        self._traffic.sent += len(out) // 2
+        sent = len(out) // 2
+        self._traffic.sent += sent
+        self.pacing.wrote(now_ns / 1e9, sent)
         self._traffic.sent_bytes += size_bytes
         write(b"".join(out))
         if queue and room > 0 and not self.paused:
@@ -292,6 +329,7 @@ class Requests:
         pending, queue = self._pending, self._queue
         self._pending, self._queue = deque(), deque()
         self._queued_bytes = 0
+        self._end_gathering()
         for request in pending:
             request.fail(errors.ConnectionLoss(f"sent, but not answered: {reason}"))
         for request in queue:
