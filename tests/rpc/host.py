@@ -13,7 +13,16 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
 from zkside.hub.hub import Hub, HubSettings
-from zkside.pb import admin_pb2_grpc, hold_pb2_grpc, node_pb2_grpc, session_pb2_grpc, watch_pb2_grpc
+from zkside.pb import (
+    admin_pb2_grpc,
+    election_pb2_grpc,
+    group_pb2_grpc,
+    hold_pb2_grpc,
+    lock_pb2_grpc,
+    node_pb2_grpc,
+    session_pb2_grpc,
+    watch_pb2_grpc,
+)
 from zkside.recipes.holds import Holds, HoldSettings
 from zkside.rpc.listeners import TcpListener, UnixListener
 from zkside.rpc.server import RpcServer, RpcSettings
@@ -40,6 +49,9 @@ class Stubs:
         self.node: Any = node_pb2_grpc.NodeServiceStub(self.channel)
         self.watch: Any = watch_pb2_grpc.WatchServiceStub(self.channel)
         self.hold: Any = hold_pb2_grpc.HoldServiceStub(self.channel)
+        self.lock: Any = lock_pb2_grpc.LockServiceStub(self.channel)
+        self.election: Any = election_pb2_grpc.ElectionServiceStub(self.channel)
+        self.group: Any = group_pb2_grpc.GroupServiceStub(self.channel)
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)  # type: ignore[no-untyped-call]
 

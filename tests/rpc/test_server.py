@@ -253,6 +253,9 @@ async def test_health_follows_the_session_but_liveness_does_not(
         "zkside.v1.NodeService": NOT_SERVING,
         "zkside.v1.WatchService": NOT_SERVING,
         "zkside.v1.HoldService": NOT_SERVING,
+        "zkside.v1.LockService": NOT_SERVING,
+        "zkside.v1.ElectionService": NOT_SERVING,
+        "zkside.v1.GroupService": NOT_SERVING,
     }
     proxy.accept()
     assert (await soon(watch.read())).status == SERVING

@@ -15,6 +15,8 @@ class Input(Enum):
     DISCONNECTED = "disconnected"
     RECONNECTED = "reconnected"
     """To the same session."""
+    RECALLED = "recalled"
+    """The daemon asks for it back."""
     RELEASED = "released"
     LOST = "lost"
 
@@ -35,10 +37,12 @@ TABLE: Mapping[tuple[HoldState, Input], HoldState] = MappingProxyType(
         (_S.WAITING, _I.LOST): _S.LOST,
         (_S.HELD, _I.DISCONNECTED): _S.JEOPARDY,
         (_S.HELD, _I.RECONNECTED): _S.HELD,
+        (_S.HELD, _I.RECALLED): _S.JEOPARDY,
         (_S.HELD, _I.RELEASED): _S.RELEASED,
         (_S.HELD, _I.LOST): _S.LOST,
         (_S.JEOPARDY, _I.DISCONNECTED): _S.JEOPARDY,
         (_S.JEOPARDY, _I.RECONNECTED): _S.HELD,
+        (_S.JEOPARDY, _I.RECALLED): _S.JEOPARDY,
         (_S.JEOPARDY, _I.RELEASED): _S.RELEASED,
         (_S.JEOPARDY, _I.LOST): _S.LOST,
     }

@@ -36,13 +36,17 @@ class Kind(Enum):
         return self in (Kind.READ, Kind.KAZOO_READ)
 
 
-_LAYOUTS = (
-    frozenset({Kind.LOCK, Kind.READ, Kind.WRITE}),
-    frozenset({Kind.LATCH}),
-    frozenset({Kind.LEASE}),
-    frozenset({Kind.KAZOO_LOCK, Kind.KAZOO_READ}),
-)
-"""Kinds that know how to wait for each other."""
+_QUEUE_TOGETHER = {
+    Kind.LOCK: {Kind.LOCK, Kind.READ},
+    Kind.WRITE: {Kind.WRITE, Kind.READ},
+    Kind.READ: {Kind.LOCK, Kind.WRITE, Kind.READ},
+    Kind.LATCH: {Kind.LATCH},
+    Kind.LEASE: {Kind.LEASE},
+    Kind.KAZOO_LOCK: {Kind.KAZOO_LOCK, Kind.KAZOO_READ},
+    Kind.KAZOO_READ: {Kind.KAZOO_LOCK, Kind.KAZOO_READ},
+}
+"""Kinds that may wait for each other. LOCK and WRITE do not meet: zkside could wait for either, but Curator's
+InterProcessMutex takes no notice of a WRITE, nor its InterProcessReadWriteLock of a LOCK."""
 
 # ZooKeeper's counter turns negative after 2^31 children of one parent. Parents are containers, which the server
 # deletes when they have been empty for a while, so their numbers begin anew.
@@ -76,8 +80,7 @@ def contenders(names: Iterable[str]) -> list[Contender]:
 
 def mixed(kind: Kind, queue: Iterable[Contender]) -> Kind | None:
     """A kind in the queue that a contender of this kind cannot wait for, nor the other way round."""
-    layout = next(layout for layout in _LAYOUTS if kind in layout)
-    return next((each.kind for each in queue if each.kind not in layout), None)
+    return next((each.kind for each in queue if each.kind not in _QUEUE_TOGETHER[kind]), None)
 
 
 class Queue:
@@ -137,7 +140,9 @@ class Queue:
 
 
 def holders(queue: list[Contender]) -> list[Contender]:
-    """Who holds by the order of the queue: the first, or the readers at its head."""
+    """Who holds by the order of the queue: the first, or the readers at its head; of permits all."""
+    if queue and queue[0].kind is Kind.LEASE:
+        return queue
     if not queue or not queue[0].kind.is_shared:
         return queue[:1]
     first_exclusive = next((n for n, each in enumerate(queue) if not each.kind.is_shared), len(queue))

@@ -91,7 +91,8 @@ class Hub:
         self._feeds: dict[tuple[str, Scope], list[Feed]] = {}
         self._subscriptions: set[Subscription] = set()
         self._events = EventIndex()
-        self._taps: dict[str, set[Callable[[bytes | None], None]]] = {}
+        self._taps: dict[str, dict[Callable[[bytes | None], None], bool]] = {}
+        """By path; True for those who mean whatever is there."""
         self._unchecked: dict[Callable[[bytes | None], None], str] = {}
         self._unlisten: Callable[[], None] = lambda: None
         self._events_in = self._gaps = self._conflated = 0
@@ -179,22 +180,34 @@ class Hub:
             raise
         return subscription
 
-    def on_deleted(self, path: str, czxid: int, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_deleted(
+        self,
+        path: str,
+        czxid: int | None,
+        callback: Callable[[], None],
+        *,
+        on_data: Callable[[bytes], None] | None = None,
+    ) -> Callable[[], None]:
         """Call back once when the node with this czxid is gone, also if it was deleted during an outage.
 
-        Keeps a watch on the path until the returned function is called, or the callback was.
+        Without a czxid, for names that are not made again, the event of the deletion is enough; with it the
+        node is read first. `on_data` is called with the node's data whenever that was read: as it was first
+        seen, and after every change. Keeps a watch on the path until the returned function is called, or the
+        callback was.
         """
         root = self.keeper.acquire(path, Scope.NODE)
 
         def tap(record: bytes | None) -> None:
-            if record is None or records.zxids(record)[0] != czxid:
+            if record is None or (czxid is not None and records.zxids(record)[0] != czxid):
                 stop()
                 callback()
+            elif on_data is not None:
+                on_data(records.data(record))
 
         def stop() -> None:
             members = self._taps.get(path)
             if members is not None and tap in members:
-                members.discard(tap)
+                del members[tap]
                 if not members:
                     del self._taps[path]
                 self._release_all([root], linger=False)
@@ -210,7 +223,7 @@ class Hub:
             else:
                 tap(self.table.records.get(path))
 
-        self._taps.setdefault(path, set()).add(tap)
+        self._taps.setdefault(path, {})[tap] = czxid is None
         root.ready.add_done_callback(settled)
         return stop
 
@@ -257,6 +270,10 @@ class Hub:
         self.keeper.announce(event.path, announced)
         if event.type in (EventType.NODE_CREATED, EventType.NODE_DELETED) and event.path != "/":
             self.keeper.announce(paths.parent(event.path), announced)  # its Stat changed with it
+        if event.type is EventType.NODE_DELETED and event.path in self._taps:
+            # Whose node is known by its czxid waits for the read: the event may be of one before it.
+            for tap in [tap for tap, means_any in self._taps[event.path].items() if means_any]:
+                tap(None)
 
     def _on_status(self, status: SessionStatus) -> None:
         self.keeper.on_status(status)

@@ -15,7 +15,7 @@ class HoldState(Enum):
     """Not granted yet."""
     HELD = "held"
     JEOPARDY = "jeopardy"
-    """Cut off from ZooKeeper: owned until the lease ends, perhaps longer."""
+    """Cut off from ZooKeeper, or asked back: owned until the lease ends, perhaps longer."""
     RELEASED = "released"
     """Ended as asked."""
     LOST = "lost"
@@ -30,6 +30,8 @@ class Reason(Enum):
     """Why a hold entered its state; these names travel."""
 
     NONE = ""
+    QUEUED = "QUEUED"
+    GRANTED = "GRANTED"
     CREATED = "CREATED"
     RESUMED = "RESUMED"
     CONNECTION_LOST = "CONNECTION_LOST"
@@ -41,6 +43,9 @@ class Reason(Enum):
     HEARTBEAT_MISSED = "HEARTBEAT_MISSED"
     TAKEN_OVER = "TAKEN_OVER"
     """Another stream took the hold up; only the stream that had it before hears this."""
+    WAIT_TIMEOUT = "WAIT_TIMEOUT"
+    REVOKE_REQUESTED = "REVOKE_REQUESTED"
+    """Somebody would like to have it; it is still held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,10 @@ class Terms:
     """How long it outlives its stream."""
     heartbeat_timeout_s: float = 0.0
     """0: none."""
+    is_exclusive: bool = False
+    """Somebody else may get it as soon as its node is gone: its owner has to stop believing before that."""
+    is_revocable: bool = False
+    """Its owner is told when the node's data becomes __REVOKE__."""
     data: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The recipe's own, kept by the journal."""
 
@@ -67,6 +76,7 @@ class HoldUpdate:
     epoch: int
     fencing_token: int
     lease_boottime_ns: int
+    """Until when its owner may believe that it is held; 0 while it is not, or has to let go."""
     resume_token: str
     state: HoldState
     reason: Reason

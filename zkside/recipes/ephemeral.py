@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 from zkside.errors import ConnectionLoss, NotSupported, Quota, SessionLost, SessionSuspended, Unavailable
 from zkside.model.hold import HoldUpdate, Reason, Terms
-from zkside.model.operation import Create, Created, Exists, GetEphemerals, Reply
+from zkside.model.operation import Create, Created, CreateMode, Exists, GetEphemerals, Reply
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.zk.session import Session
 
 RECIPE = "ephemeral"
+
+Creating = Callable[[], Awaitable[Reply[Created]]]
 
 
 async def hold_ephemeral(
@@ -24,6 +27,7 @@ async def hold_ephemeral(
     terms: Terms,
     *,
     make_parents: bool,
+    parents: CreateMode = CreateMode.PERSISTENT,
     recreate: bool,
     resume_token: str,
     deadline_s: float | None,
@@ -33,45 +37,42 @@ async def hold_ephemeral(
     With `recreate` a LOST by the end of the session is followed by a new hold in the next epoch. Raises before
     the first update: what Writes.create raises; Quota; HoldLost (resume_token). Cancellation: as a broken stream.
     """
-    hold = holds.take_up(resume_token, operation.path) if resume_token else None
+    hold = holds.take_up(resume_token, terms.recipe, terms.requested_path) if resume_token else None
     resumed = hold is not None
+    create = partial(writes.create, operation, make_parents=make_parents, parents=parents)
     if hold is None:
-        hold = await _create(holds, writes, operation, terms, make_parents=make_parents, deadline_s=deadline_s)
+        hold = await _create(holds, partial(create, deadline_s=deadline_s), terms)
     while True:
         async with aclosing(hold.updates(resumed=resumed)) as updates:
             async for update in updates:
                 yield update
         if not (recreate and hold.state.is_over and hold.reason is Reason.SESSION_LOST):
             return
-        hold = await _recreate(holds, writes, operation, terms, hold, make_parents=make_parents)
+        hold = await _recreate(holds, create, terms, hold)
         resumed = False
 
 
-async def _create(
-    holds: Holds, writes: Writes, operation: Create, terms: Terms, *, make_parents: bool, deadline_s: float | None
-) -> Hold:
+async def _create(holds: Holds, create: Creating, terms: Terms) -> Hold:
     hold = holds.open(terms)
     try:
         epoch = holds.session.epoch
-        made = (await writes.create(operation, make_parents=make_parents, deadline_s=deadline_s)).value
+        made = (await create()).value
         if made.stat is None:
             holds.session.janitor.delete(made.path)
             raise NotSupported("this ZooKeeper does not tell the Stat of what it creates: holds need 3.5 or newer")
-        hold.grant(made.path, made.stat.czxid, epoch)
+        hold.grant(made.path, made.stat.czxid, epoch, reason=Reason.CREATED)
     finally:
         hold.forget()
     return hold
 
 
-async def _recreate(
-    holds: Holds, writes: Writes, operation: Create, terms: Terms, lost: Hold, *, make_parents: bool
-) -> Hold:
+async def _recreate(holds: Holds, create: Creating, terms: Terms, lost: Hold) -> Hold:
     """The hold of the next epoch, however long that takes to begin."""
     while True:
         await holds.session.wait_connected()
         try:
             await _outlive(holds, lost)
-            return await _create(holds, writes, operation, terms, make_parents=make_parents, deadline_s=None)
+            return await _create(holds, create, terms)
         except (SessionSuspended, SessionLost, ConnectionLoss):
             continue
 

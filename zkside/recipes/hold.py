@@ -1,15 +1,14 @@
 """One hold, something that a process owns: its life, its stream, and what ends them.
 
-A recipe is a flow over this, an async generator of HoldUpdates for one stream:
+A recipe is a linear flow over this, which runs beside the stream:
 
     hold = holds.open(terms)                    # WAITING, counts against the quota
-    ...                                         # the recipe's own waiting: yield hold.wait(position), …
-    hold.grant(path, czxid, epoch)              # HELD; written to the journal first
-    async for update in hold.updates(...):      # JEOPARDY, HELD again, … to RELEASED or LOST
+    hold.run(flow(hold))                        # hold.seat(…) its node, hold.wait(position), … hold.grant(…): HELD
+    async for update in hold.updates(...):      # WAITING, HELD, JEOPARDY, HELD again, … to RELEASED or LOST
         yield update
 
-Whatever ends the stream ends the hold (after its reconnect_grace), and whatever ends the hold ends the stream,
-with a last update that says why.
+Whatever ends the stream ends the hold (after its reconnect_grace), whatever ends the hold ends the stream, with
+a last update that says why, and nothing of it stays in ZooKeeper.
 """
 
 from __future__ import annotations
@@ -17,20 +16,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, Protocol
 
 from zkside.core.hold import Input, advance
-from zkside.errors import Quota, SessionLost
+from zkside.errors import SessionLost, ZksideError
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldRow, HoldState, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionState, SessionStatus
+from zkside.recipes.audience import Audience
+from zkside.zk.clock import Timer
 from zkside.zk.session import Session
 
 MAX_GRACE_S = 3600.0
-MAX_UNREAD = 1024
-"""Updates that a stream may leave unread; they are not merged, so that none is missed."""
+RECALL_S = 2.0
+"""How long the owner of an exclusive hold has to let go when it is asked to. Longer than a client believes in
+its own lease without hearing from the daemon (docs/adr/0007)."""
+REVOKE = b"__REVOKE__"
+"""Curator's word for it."""
 
 _OWNED = (HoldState.HELD, HoldState.JEOPARDY)
 _OWNING = (SessionState.CONNECTED, SessionState.CONNECTED_READ_ONLY, SessionState.SUSPENDED)
@@ -49,37 +52,8 @@ class Registry(Protocol):
         """The hold is over."""
 
 
-class _Audience:
-    """The stream that hears a hold's updates."""
-
-    def __init__(self) -> None:
-        self.unread: deque[HoldUpdate] = deque()
-        self.is_refresh = False
-        """Whether the newest unread one says nothing new but the lease."""
-        self.overflown = False
-        self._woken = asyncio.Event()
-
-    def tell(self, update: HoldUpdate, *, refresh: bool = False) -> None:
-        if refresh and self.is_refresh and self.unread:
-            self.unread.pop()
-        if len(self.unread) >= MAX_UNREAD:
-            self.overflown = True
-        else:
-            self.unread.append(update)
-            self.is_refresh = refresh
-        self._woken.set()
-
-    async def next(self) -> HoldUpdate:
-        while not self.unread:
-            if self.overflown:
-                raise Quota(f"more than {MAX_UNREAD} updates of the hold were left unread")
-            self._woken.clear()
-            await self._woken.wait()
-        return self.unread.popleft()
-
-
 class Hold:
-    """One hold; made by Holds.open. Every method is synchronous: between awaits its state is whole."""
+    """One hold; made by Holds.open. Every method but `updates` is synchronous: between awaits its state is whole."""
 
     def __init__(self, holds: Registry, terms: Terms) -> None:
         self.hold_id = secrets.token_hex(8)
@@ -95,15 +69,19 @@ class Hold:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the hold is over."""
         self.releasing: Reason | None = None
-        """Set once its node is in the janitor's hands."""
+        """Set once its nodes are in the janitor's hands."""
         self.left_behind = False
         """True: it was released, but its node could not be deleted and stays until the session ends."""
         self._holds = holds
-        self._audience: _Audience | None = None
+        self._nodes: dict[str, int | None] = {}
+        """What goes with it, by path: the czxid, or None for a name that is not made again."""
+        self._work: asyncio.Task[None] | None = None
+        self._audience: Audience | None = None
         self._unwatch: Callable[[], None] = lambda: None
-        self._grace: asyncio.TimerHandle | None = None
-        self._heartbeat: asyncio.TimerHandle | None = None
-        self._heartbeat_due_s = 0.0
+        self._is_recalled = False
+        self._expiry: Timer | None = None
+        self._heartbeat: Timer | None = None
+        self._heartbeat_due_ns = 0
         self._lease_told_ns = 0
 
     @classmethod
@@ -115,13 +93,29 @@ class Hold:
             data.pop("requested_path"),
             row.reconnect_grace_s,
             float(data.pop("heartbeat_timeout_s")),
-            data,
+            is_exclusive=bool(data.pop("is_exclusive", "")),
+            is_revocable=bool(data.pop("is_revocable", "")),
+            data=data,
         )
         hold = cls(holds, terms)
         hold.hold_id, hold.resume_token = row.hold_id, row.resume_token
         hold.path, hold.czxid, hold.epoch = row.path, row.czxid, epoch
+        hold._nodes[row.path] = row.czxid
         hold.state, hold.reason = HoldState.JEOPARDY, Reason.CONNECTION_LOST
         return hold
+
+    def _row(self) -> HoldRow:
+        terms = self.terms
+        data = {
+            **terms.data,
+            "requested_path": terms.requested_path,
+            "heartbeat_timeout_s": str(terms.heartbeat_timeout_s),
+            "is_exclusive": "yes" if terms.is_exclusive else "",
+            "is_revocable": "yes" if terms.is_revocable else "",
+        }
+        return HoldRow(
+            self.hold_id, terms.recipe, self.path, self.czxid, self.resume_token, terms.reconnect_grace_s, data
+        )
 
     @property
     def attached(self) -> bool:
@@ -135,56 +129,83 @@ class Hold:
             self.path,
             self.epoch,
             self.czxid,
-            self._holds.session.lease_boottime_ns if self.state in _OWNED else 0,
+            self._lease_ns(),
             self.resume_token,
             self.state,
             self.reason,
             self.position,
         )
 
-    def wait(self, position: int) -> HoldUpdate:
-        """The place in the recipe's queue; the update to yield."""
-        self.position = position
-        return self.present()
+    def _lease_ns(self) -> int:
+        if self.state not in _OWNED or self._is_recalled:
+            return 0
+        lease_ns = self._holds.session.lease_boottime_ns
+        return min(lease_ns, self._heartbeat_due_ns) if self._heartbeat is not None else lease_ns
 
-    def grant(self, path: str, czxid: int, epoch: int) -> None:
-        """The node is there: HELD.
+    # While it waits
 
-        Raises: SessionLost if that epoch is over; Unavailable if the journal cannot be written. The node is
-        in the janitor's hands then, and the hold is over.
+    def run(self, flow: Coroutine[Any, Any, None]) -> None:
+        """Work for the hold, which owns it: it is cancelled when the hold ends. Its error is the stream's."""
+        self._work = asyncio.get_running_loop().create_task(flow, name=f"{self.terms.recipe} {self.hold_id}")
+        self._work.add_done_callback(self._on_work_done)
+
+    def seat(self, path: str) -> None:
+        """A node of its own, under a name that is not made again: it goes when the hold does."""
+        self._nodes[path] = None
+
+    def leave(self, path: str) -> None:
+        """Give up a seat, and go on."""
+        del self._nodes[path]
+        self._holds.session.janitor.delete(path)
+
+    def forget_seats(self) -> None:
+        """They went with their session."""
+        self._nodes.clear()
+
+    def wait(self, position: int) -> None:
+        """Tell the place in the recipe's queue."""
+        self.position, self.reason = position, Reason.QUEUED
+        self._tell()
+
+    def grant(self, path: str, czxid: int, epoch: int, *, reason: Reason = Reason.GRANTED) -> None:
+        """The node is there, and it is this hold's turn: HELD, written to the journal first.
+
+        Raises: SessionLost if that epoch is over; Unavailable if the journal cannot be written. Then it still
+        waits, and the node goes with it.
         """
         holds = self._holds
+        self._nodes.setdefault(path, czxid)
         status = holds.session.status
-        self.path, self.czxid, self.epoch = path, czxid, epoch
         if status.epoch != epoch or status.state not in _OWNING:
-            self._end(Input.LOST, Reason.SESSION_LOST)
             raise SessionLost(f"the session that created {path} is over")
+        self.path, self.czxid, self.epoch, self.position = path, czxid, epoch, 0
         try:
             holds.session.journal.put_hold(self._row())
         except BaseException:
-            holds.session.janitor.delete(path, czxid)
-            self._end(Input.LOST, Reason.NONE)
+            self.path, self.czxid, self.epoch = "", 0, 0
             raise
-        self._holds.granted += 1
-        self._advance(Input.GRANTED, Reason.CREATED)
+        holds.granted += 1
+        if self.attached and self.terms.heartbeat_timeout_s:
+            self._feed()
+        self._advance(Input.GRANTED, reason)
         self.watch()
         if not status.state.is_connected:
             self._advance(Input.DISCONNECTED, Reason.CONNECTION_LOST)
 
     def watch(self) -> None:
-        """Hear of the node's deletion."""
-        self._unwatch = self._holds.hub.on_deleted(self.path, self.czxid, self._on_deleted)
-
-    def _row(self) -> HoldRow:
-        terms = self.terms
-        data = {
-            **terms.data,
-            "requested_path": terms.requested_path,
-            "heartbeat_timeout_s": str(terms.heartbeat_timeout_s),
-        }
-        return HoldRow(
-            self.hold_id, terms.recipe, self.path, self.czxid, self.resume_token, terms.reconnect_grace_s, data
+        """Hear of the node's deletion, and of who would like to have it."""
+        self._unwatch = self._holds.hub.on_deleted(
+            self.path, self.czxid, self._on_deleted, on_data=self._on_data if self.terms.is_revocable else None
         )
+
+    def _on_work_done(self, work: asyncio.Task[None]) -> None:
+        error = None if work.cancelled() else work.exception()
+        if error is None or self.state.is_over:
+            return
+        if self._audience is not None:
+            self._audience.fail(error if isinstance(error, ZksideError) else ZksideError(repr(error)))
+            self._audience = None
+        self._end(Input.LOST, Reason.NONE)
 
     # Its stream
 
@@ -193,7 +214,7 @@ class Hold:
 
         When the iteration ends for any other reason the stream has broken: then the hold waits for
         reconnect_grace, or is released at once. A stream that had the hold before hears LOST, TAKEN_OVER.
-        Cancellation: as a broken stream.
+        Raises: what its flow raised. Cancellation: as a broken stream.
         """
         audience = self._attach(resumed=resumed)
         try:
@@ -208,23 +229,25 @@ class Hold:
 
     def unread(self) -> int:
         """Updates that wait for the stream."""
-        return len(self._audience.unread) if self._audience is not None else 0
+        return len(self._audience) if self._audience is not None else 0
 
-    def _attach(self, *, resumed: bool) -> _Audience:
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
+    def _attach(self, *, resumed: bool) -> Audience:
+        if self._expiry is not None and not self._is_recalled:
+            self._expiry.cancel()
+            self._expiry = None
         before = self._audience
-        audience = self._audience = _Audience()
+        audience = self._audience = Audience()
         if resumed and self.state is HoldState.HELD:
             self.reason = Reason.RESUMED
         if before is not None:
             before.tell(
                 HoldUpdate(self.hold_id, self.path, self.epoch, self.czxid, 0, "", HoldState.LOST, Reason.TAKEN_OVER)
             )
-        self._tell()
-        if self.terms.heartbeat_timeout_s and not self.state.is_over:
-            self.heartbeat()
+        if self.terms.heartbeat_timeout_s and self.state in _OWNED:
+            self._feed()
+        if self.reason is not Reason.NONE:
+            # A hold that has not looked for its place yet has nothing to tell.
+            self._tell()
         return audience
 
     def _detach(self) -> None:
@@ -234,50 +257,83 @@ class Hold:
             self._heartbeat = None
         if self.state.is_over or self.releasing is not None:
             return
-        if self._holds.keeping:
+        if self.state is HoldState.WAITING:
+            self.release(Reason.STREAM_ENDED)
+        elif self._holds.keeping:
             # The next daemon finds it in the journal.
             return
-        if self.state is HoldState.WAITING or not self.terms.reconnect_grace_s:
+        elif self._is_recalled or not self.terms.reconnect_grace_s:
             self.release(Reason.STREAM_ENDED)
         else:
-            self.expire_in(self.terms.reconnect_grace_s)
+            self.expire_in(self.terms.reconnect_grace_s, Reason.STREAM_ENDED)
 
-    def expire_in(self, grace_s: float) -> None:
+    def expire_in(self, grace_s: float, reason: Reason) -> None:
         """Release it unless a stream takes it up within this time."""
-        loop = asyncio.get_running_loop()
-        self._grace = loop.call_later(grace_s, self.release, Reason.STREAM_ENDED)
+        clock = self._holds.session.clock
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = clock.call_at(clock.boottime_ns() + round(grace_s * 1e9), lambda: self.release(reason))
 
     def heartbeat(self) -> float:
         """The application lives; returns the seconds until the next heartbeat is due."""
-        loop = asyncio.get_running_loop()
-        self._heartbeat_due_s = loop.time() + self.terms.heartbeat_timeout_s
-        if self._heartbeat is None and self.attached:
-            self._heartbeat = loop.call_at(self._heartbeat_due_s, self._on_heartbeat_due)
+        if self.attached and self.state in _OWNED:
+            self._feed()
+            self._tell(refresh=True)
         return self.terms.heartbeat_timeout_s
 
+    def _feed(self) -> None:
+        clock = self._holds.session.clock
+        self._heartbeat_due_ns = clock.boottime_ns() + round(self.terms.heartbeat_timeout_s * 1e9)
+        if self._heartbeat is None:
+            self._heartbeat = clock.call_at(self._heartbeat_due_ns, self._on_heartbeat_due)
+
     def _on_heartbeat_due(self) -> None:
-        self._heartbeat = None
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._heartbeat_due_s:
-            self._heartbeat = loop.call_at(self._heartbeat_due_s, self._on_heartbeat_due)
-            return
-        self._holds.session.janitor.delete(self.path, self.czxid)
-        self._end(Input.LOST, Reason.HEARTBEAT_MISSED)
+        clock = self._holds.session.clock
+        if clock.boottime_ns() < self._heartbeat_due_ns:
+            self._heartbeat = clock.call_at(self._heartbeat_due_ns, self._on_heartbeat_due)
+        else:
+            self._end(Input.LOST, Reason.HEARTBEAT_MISSED)
 
     # What happens to it
 
     def release(self, reason: Reason) -> None:
-        """Let go: the node goes to the janitor, and RELEASED is announced when it is gone."""
+        """Let go: its nodes go to the janitor, and RELEASED is announced when they are gone.
+
+        A hold that still waits does not wait for a connection that is lost: then its nodes go later.
+        """
         if self.state.is_over or self.releasing is not None:
             return
-        if self.state is HoldState.WAITING:
-            self._end(Input.RELEASED, reason)
-            return
         self.releasing = reason
-        self._holds.session.janitor.delete(self.path, self.czxid).add_done_callback(self._on_settled)
+        self._stop_work()
+        going = self._hand_over()
+        if going and (self.state is not HoldState.WAITING or self._holds.session.status.state.is_connected):
+            asyncio.gather(*going, return_exceptions=True).add_done_callback(self._on_settled)
+        else:
+            self._end(Input.RELEASED, reason)
 
-    def _on_settled(self, gone: asyncio.Future[bool]) -> None:
-        self.left_behind = gone.cancelled() or not gone.result()
+    def recall(self, reason: Reason) -> None:
+        """Ask for it back. Who may believe in an exclusive hold has to stop before somebody else gets it.
+
+        Its owner hears JEOPARDY with a lease that is over, and has RECALL_S to end the stream or release it.
+        An owner without a stream cannot be told: it believes for as long as the lease that it was told.
+        """
+        if not self.terms.is_exclusive or self.state not in _OWNED:
+            self.release(reason)
+        elif not self.attached:
+            left_ns = self._lease_told_ns - self._holds.session.clock.boottime_ns()
+            self.expire_in(max(0, left_ns) / 1e9, reason)
+        elif not self._is_recalled:
+            self._is_recalled = True
+            self.state, self.reason = advance(self.state, Input.RECALLED), reason
+            self._tell()
+            self.expire_in(RECALL_S, reason)
+
+    def _hand_over(self) -> list[asyncio.Future[bool]]:
+        nodes, self._nodes = self._nodes, {}
+        return [self._holds.session.janitor.delete(path, czxid) for path, czxid in nodes.items()]
+
+    def _on_settled(self, going: asyncio.Future[list[bool | BaseException]]) -> None:
+        self.left_behind = not all(gone is True for gone in going.result())
         self._on_deleted()
 
     def session_changed(self, status: SessionStatus) -> None:
@@ -285,33 +341,42 @@ class Hold:
         if self.state.is_over or not self.epoch:
             return
         if status.epoch != self.epoch or status.state in (SessionState.LOST, SessionState.CLOSED):
+            self._nodes.clear()
             if self.releasing is not None:
                 self._end(Input.RELEASED, self.releasing)
             else:
                 self._end(Input.LOST, Reason.SESSION_LOST)
+        elif self._is_recalled:
+            return
         elif status.state is SessionState.SUSPENDED:
             self._advance(Input.DISCONNECTED, Reason.CONNECTION_LOST)
         elif status.state.is_connected:
             self._advance(Input.RECONNECTED, Reason.RESUMED)
 
-    def refresh_lease(self, lease_ns: int, step_ns: int) -> None:
+    def refresh_lease(self, step_ns: int) -> None:
         """Tell the stream that the lease has moved, if it has by a step."""
-        if self.state is HoldState.HELD and lease_ns - self._lease_told_ns >= step_ns:
+        if self.state is HoldState.HELD and self._lease_ns() - self._lease_told_ns >= step_ns:
             self._tell(refresh=True)
 
     def _tell(self, *, refresh: bool = False) -> None:
         if self._audience is not None:
             present = self.present()
-            self._lease_told_ns = present.lease_boottime_ns
+            self._lease_told_ns = max(self._lease_told_ns, present.lease_boottime_ns)
             self._audience.tell(present, refresh=refresh)
 
     def _on_deleted(self) -> None:
         if self.state.is_over:
             return
+        self._nodes.pop(self.path, None)
         if self.releasing is not None:
             self._end(Input.RELEASED, self.releasing)
         else:
             self._end(Input.LOST, Reason.NODE_DELETED)
+
+    def _on_data(self, data: bytes) -> None:
+        if data == REVOKE and self.state is HoldState.HELD and self.reason is not Reason.REVOKE_REQUESTED:
+            self.reason = Reason.REVOKE_REQUESTED
+            self._tell()
 
     def _advance(self, given: Input, reason: Reason) -> None:
         before, self.state = self.state, advance(self.state, given)
@@ -320,19 +385,30 @@ class Hold:
         self.reason = reason
         self._tell()
 
+    def lose(self, reason: Reason) -> None:
+        """What it waited with is gone."""
+        if not self.state.is_over:
+            self._end(Input.LOST, reason)
+
     def forget(self) -> None:
-        """Give up a hold that was never granted. One that is over stays as it is."""
+        """Give up a hold that was never granted. One that was stays as it is."""
         if self.state is HoldState.WAITING:
-            self._end(Input.RELEASED, Reason.STREAM_ENDED)
+            self.release(Reason.STREAM_ENDED)
 
     def stop_timers(self) -> None:
         """Neither grace nor heartbeat end it any more."""
-        for timer in (self._grace, self._heartbeat):
+        for timer in (self._expiry, self._heartbeat):
             if timer is not None:
                 timer.cancel()
-        self._grace = self._heartbeat = None
+        self._expiry = self._heartbeat = None
+
+    def _stop_work(self) -> None:
+        if self._work is not None and self._work is not asyncio.current_task():
+            self._work.cancel()
 
     def _end(self, given: Input, reason: Reason) -> None:
+        self._stop_work()
+        self._hand_over()
         self._unwatch()
         self.stop_timers()
         self._advance(given, reason)

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from zkside.errors import Draining, HoldLost, NoAuth, Quota, SessionSuspended, Unavailable
 from zkside.hub.hub import Hub
-from zkside.model.hold import HoldState, HoldStatus, Reason, Terms
+from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionStatus
 from zkside.recipes.hold import Hold
 from zkside.zk.session import Session
@@ -65,7 +67,7 @@ class Holds:
             hold = Hold.reclaimed(self, row, epoch)
             self._add(hold)
             hold.watch()
-            hold.expire_in(self.settings.reclaim_grace_s)
+            hold.expire_in(self.settings.reclaim_grace_s, Reason.STREAM_ENDED)
 
     async def close(self, *, keep: bool, within_s: float) -> int:
         """End every hold, RELEASED and DRAINED, or with `keep` leave them to the next daemon.
@@ -76,8 +78,9 @@ class Holds:
         self.keeping = keep
         released = 0
         if keep:
-            for hold in self._holds.values():
+            for hold in list(self._holds.values()):
                 hold.stop_timers()
+                hold.forget()
         else:
             released = await self.drain(within_s=within_s)
         # What becomes of the session now is no news of any hold: its row stays in the journal.
@@ -87,13 +90,18 @@ class Holds:
         return released
 
     async def drain(self, *, within_s: float | None = None) -> int:
-        """Refuse new holds and release all; returns how many are gone. Without `within_s` it waits for all."""
+        """Refuse new holds and ask for all that there are; returns how many are gone.
+
+        Without `within_s` it waits for all; with it those that are left are released when it is over.
+        """
         self.draining = True
         holds = list(self._holds.values())
         for hold in holds:
-            hold.release(Reason.DRAINED)
+            hold.recall(Reason.DRAINED)
         if holds:
             await asyncio.wait([hold.ended for hold in holds], timeout=within_s)
+        for hold in holds:
+            hold.release(Reason.DRAINED)
         return sum(hold.ended.done() for hold in holds)
 
     def open(self, terms: Terms) -> Hold:
@@ -106,10 +114,31 @@ class Holds:
         self._add(hold)
         return hold
 
-    def take_up(self, resume_token: str, path: str) -> Hold:
+    async def wait_for(
+        self, terms: Terms, resume_token: str, flow: Callable[[Hold], Coroutine[Any, Any, None]]
+    ) -> AsyncGenerator[HoldUpdate, None]:
+        """The updates of one stream whose hold `flow` is to get; or of the hold with the resume token.
+
+        Raises: Quota, Draining; HoldLost (resume_token); what the flow raises. Cancellation: as a broken stream.
+        """
+        if resume_token:
+            hold = self.take_up(resume_token, terms.recipe, terms.requested_path)
+        else:
+            hold = self.open(terms)
+            hold.run(flow(hold))
+        async with aclosing(hold.updates(resumed=bool(resume_token))) as updates:
+            async for update in updates:
+                yield update
+
+    def take_up(self, resume_token: str, recipe: str, path: str) -> Hold:
         """The hold of this token, for a new stream. Raises: HoldLost."""
         hold = self._by_token.get(resume_token)
-        if hold is None or hold.releasing is not None or path not in (hold.path, hold.terms.requested_path):
+        if (
+            hold is None
+            or hold.releasing is not None
+            or hold.terms.recipe != recipe
+            or path not in (hold.path, hold.terms.requested_path)
+        ):
             raise HoldLost("no hold with this resume token and path: it is unknown, or it came too late", path=path)
         return hold
 
@@ -212,7 +241,6 @@ class Holds:
         if not self._holds:
             return
         step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
-        lease_ns = self.session.lease_boottime_ns
         for hold in self._holds.values():
-            hold.refresh_lease(lease_ns, int(step_s * 1e9))
+            hold.refresh_lease(int(step_s * 1e9))
         self._refresher = asyncio.get_running_loop().call_later(step_s / 2, self._refresh_leases)

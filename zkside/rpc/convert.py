@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf.duration_pb2 import Duration
 
 from zkside.errors import InvalidArgument, InvalidPath, ZksideError
-from zkside.hub.reads import Consistency, Freshness
+from zkside.hub.reads import Answer, Consistency, Freshness
 from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.event import KeeperState
@@ -30,6 +30,7 @@ from zkside.model.record import Record
 from zkside.model.session import SessionState, SessionStatus
 from zkside.model.stat import Stat
 from zkside.pb import common_pb2, hold_pb2, node_pb2
+from zkside.recipes.contenders import Place
 from zkside.zk.session import Session
 
 K = TypeVar("K")
@@ -167,6 +168,21 @@ def hold(update: HoldUpdate, *, with_token: bool) -> hold_pb2.Hold:
         lease_monotonic_ns=monotonic_ns(update.lease_boottime_ns),
         resume_token=update.resume_token if with_token else "",
     )
+
+
+def contender(place: Place, *, is_holder: bool | None = None) -> hold_pb2.Contender:
+    return hold_pb2.Contender(
+        path=place.path,
+        value=place.value,
+        fencing_token=place.czxid,
+        session_id=f"{place.session_id:#x}",
+        is_holder=place.is_holder if is_holder is None else is_holder,
+        is_shared=place.is_shared,
+    )
+
+
+def answer_header(source: Session, answer: Answer[Any]) -> common_pb2.Header:
+    return header(source, answer.zxid, stale=answer.stale, age_s=answer.age_s)
 
 
 def acl_entries(entries: Iterable[Acl]) -> list[node_pb2.Acl]:

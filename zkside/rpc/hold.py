@@ -1,12 +1,19 @@
-"""HoldService: acts on a hold apart from its stream."""
+"""HoldService, which acts on a hold apart from its stream, and what all streams of a hold have in common."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
 from zkside.errors import InvalidArgument
+from zkside.model.hold import HoldUpdate, Terms
 from zkside.pb import hold_pb2
+from zkside.recipes.hold import MAX_GRACE_S
 from zkside.recipes.holds import Holds
 from zkside.rpc import convert
-from zkside.rpc.interceptors import Call
+from zkside.rpc.interceptors import Call, StreamCall
 from zkside.zk.session import Session
 
 
@@ -44,3 +51,35 @@ def _hold_id(hold_id: str) -> str:
     if not hold_id:
         raise InvalidArgument("a hold_id is needed", field="hold_id")
     return hold_id
+
+
+def terms(request: Any, recipe: str, path: str, *, is_exclusive: bool = False, is_revocable: bool = False) -> Terms:
+    """What a request for a hold says of its life. Raises: InvalidArgument."""
+    heartbeat_s = convert.seconds(request, "heartbeat_timeout", most_s=MAX_GRACE_S)
+    if heartbeat_s == 0.0:
+        raise InvalidArgument("leave it unset for none", field="heartbeat_timeout")
+    return Terms(
+        recipe,
+        path,
+        reconnect_grace_s=convert.seconds(request, "reconnect_grace", most_s=MAX_GRACE_S) or 0.0,
+        heartbeat_timeout_s=heartbeat_s or 0.0,
+        is_exclusive=is_exclusive,
+        is_revocable=is_revocable,
+    )
+
+
+async def stream(
+    holds: Holds, updates: AsyncGenerator[HoldUpdate, None], call: StreamCall
+) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+    """The updates of a hold as its stream sends them."""
+    call.stream.ends_by_itself = True
+    async with aclosing(updates):
+        async for update in updates:
+            call.stream.pending = partial(holds.unread, update.hold_id)
+            yield hold_pb2.HoldUpdate(
+                header=convert.header(holds.session, holds.session.last_zxid),
+                hold=convert.hold(update, with_token=True),
+                state=convert.HOLD_STATES[update.state],
+                reason=update.reason.value,
+                position=update.position,
+            )

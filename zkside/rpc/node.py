@@ -7,21 +7,18 @@ import base64
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
-from functools import partial
 from typing import TypeVar
 
 from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness
 from zkside.model import path as paths
-from zkside.model.hold import Terms
 from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
-from zkside.recipes.hold import MAX_GRACE_S
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
-from zkside.rpc import convert
+from zkside.rpc import convert, hold
 from zkside.rpc.interceptors import Call, StreamCall
 from zkside.rpc.pipeline import Pipeline
 from zkside.rpc.remembered import RememberedGets
@@ -221,42 +218,22 @@ class NodeServicer:
 
     # The ephemeral hold
 
-    async def hold_ephemeral(
+    def hold_ephemeral(
         self, request: node_pb2.HoldEphemeralRequest, call: StreamCall
     ) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
-        call.stream.ends_by_itself = True
         mode = CreateMode.EPHEMERAL_SEQUENTIAL if request.sequential else CreateMode.EPHEMERAL
         path = paths.validate(request.path, sequential=mode.is_sequential)
-        operation = Create(path, request.data, mode, convert.acl(request.acl, self._default_acl))
-        heartbeat_s = convert.seconds(request, "heartbeat_timeout", most_s=MAX_GRACE_S)
-        if heartbeat_s == 0.0:
-            raise InvalidArgument("leave it unset for none", field="heartbeat_timeout")
-        terms = Terms(
-            RECIPE,
-            path,
-            reconnect_grace_s=convert.seconds(request, "reconnect_grace", most_s=MAX_GRACE_S) or 0.0,
-            heartbeat_timeout_s=heartbeat_s or 0.0,
-        )
         updates = hold_ephemeral(
             self._holds,
             self._writes,
-            operation,
-            terms,
+            Create(path, request.data, mode, convert.acl(request.acl, self._default_acl)),
+            hold.terms(request, RECIPE, path),
             make_parents=request.make_parents,
             recreate=request.recreate,
             resume_token=request.resume_token,
             deadline_s=call.deadline_s(),
         )
-        async with aclosing(updates):
-            async for update in updates:
-                call.stream.pending = partial(self._holds.unread, update.hold_id)
-                yield hold_pb2.HoldUpdate(
-                    header=convert.header(self._session, self._session.last_zxid),
-                    hold=convert.hold(update, with_token=True),
-                    state=convert.HOLD_STATES[update.state],
-                    reason=update.reason.value,
-                    position=update.position,
-                )
+        return hold.stream(self._holds, updates, call)
 
     def _header(self, answer: Answer[T]) -> common_pb2.Header:
         return convert.header(self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)

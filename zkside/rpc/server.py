@@ -19,14 +19,17 @@ from prometheus_client import Metric
 from zkside.errors import Draining
 from zkside.hub.hub import Hub
 from zkside.model.operation import OPEN_ACL, Acl
-from zkside.pb import admin_pb2, hold_pb2, node_pb2, session_pb2, watch_pb2
+from zkside.pb import admin_pb2, election_pb2, hold_pb2, lock_pb2, node_pb2, session_pb2, watch_pb2
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
+from zkside.recipes.queueing import Queueing
 from zkside.rpc.admin import AdminServicer
+from zkside.rpc.election import ElectionServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
 from zkside.rpc.interceptors import Call, Interceptors, Recall
 from zkside.rpc.listeners import Listener, Listening, TcpListener
+from zkside.rpc.lock import LockServicer
 from zkside.rpc.node import NodeServicer
 from zkside.rpc.session import SessionServicer
 from zkside.rpc.streams import QuotaSettings, Streams, StreamsStatistics
@@ -130,6 +133,7 @@ class RpcServer:
         """Where clients are served, as they write it; known after `start`."""
         self.health_address = ""
         self._writes = Writes(session)
+        queueing = Queueing(session, hub, self._writes)
         self._services = tuple(
             module.DESCRIPTOR.services_by_name[name]
             for module, name in (
@@ -137,6 +141,8 @@ class RpcServer:
                 (node_pb2, "NodeService"),
                 (watch_pb2, "WatchService"),
                 (hold_pb2, "HoldService"),
+                (lock_pb2, "LockService"),
+                (election_pb2, "ElectionService"),
                 (admin_pb2, "AdminService"),
             )
         )
@@ -148,6 +154,8 @@ class RpcServer:
             ),
             WatchServicer(hub),
             HoldServicer(session, holds),
+            LockServicer(hub, holds, queueing, settings.default_acl),
+            ElectionServicer(hub, holds, queueing, self._writes, settings.default_acl),
             AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
         )
         self._handlers = self._all_handlers(servicers)

@@ -1,0 +1,164 @@
+"""The one waiting loop of all that queues: locks, elections, the mutex of a semaphore.
+
+Who waits watches the nearest contender that blocks it, and no other, so that a release wakes one waiter and costs the
+server one watch a waiter (GUARANTEES H7). What the waiters of this daemon learn of a queue they share: when the
+one ahead has gone, most often nothing has to be read to know whose turn it is, however long the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from zkside.core.queueing import Contender, Queue, mixed
+from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoNode, SessionSuspended
+from zkside.hub.hub import Hub
+from zkside.model import path as paths
+from zkside.model.operation import Exists, GetChildren, Operation, T
+from zkside.zk.session import Session
+
+FEW = 16
+"""So many contenders are looked at one by one; for more all children are listed."""
+
+
+class _Watched:
+    """A contender whose end is waited for."""
+
+    def __init__(self) -> None:
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiters = 0
+        self.unwatch: Callable[[], None] = lambda: None
+
+
+class Rooms:
+    """The waiting rooms of this daemon: one for each path at which somebody waits, in each epoch."""
+
+    def __init__(self, session: Session, hub: Hub) -> None:
+        self._session = session
+        self._hub = hub
+        self._rooms: dict[tuple[str, int], WaitingRoom] = {}
+
+    @contextmanager
+    def enter(self, path: str, epoch: int) -> Iterator[WaitingRoom]:
+        """The room of a path, for the time of the block."""
+        key = (path, epoch)
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = WaitingRoom(self._session, self._hub, path)
+        room.users += 1
+        try:
+            yield room
+        finally:
+            room.users -= 1
+            if not room.users:
+                del self._rooms[key]
+
+
+class WaitingRoom:
+    """What this daemon's waiters at one path know of the queue, together."""
+
+    def __init__(self, session: Session, hub: Hub, path: str) -> None:
+        self.users = 0
+        self._session = session
+        self._hub = hub
+        self._path = path
+        self._queue = Queue()
+        self._watched: dict[str, _Watched] = {}
+        self._listing: asyncio.Future[None] | None = None
+        self._listings_begun = self._newest_listing = 0
+
+    async def settle(self, me: Contender) -> None:
+        """Learn who is ahead of this contender, whose node was created before.
+
+        Raises: HoldLost if its node is not there any more; InvalidArgument if others queue there under names
+        that it cannot wait for.
+        """
+        begun_before = self._listings_begun
+        while not self._queue.has(me):
+            if self._newest_listing > begun_before:
+                raise HoldLost(f"somebody deleted {me.name} while it waited", path=self._path)
+            await self._list()
+        other = mixed(me.kind, self._queue.known)
+        if other is not None:
+            raise InvalidArgument(
+                f'{self._path} is in use with the layout of "…{other.value}…" names, which do not wait for '
+                f'"…{me.kind.value}…" names, nor the other way round: choose the same layout, or another path',
+                field="layout",
+            )
+
+    async def turn(self, me: Contender, moved: Callable[[int], None]) -> None:
+        """Return when it is this contender's turn; `moved` is told its position before each wait.
+
+        Its node is known to be there then. Goes on through disconnects. Raises: HoldLost if it is not there any
+        more. Cancellation leaves nothing.
+        """
+        while (blocker := self._queue.nearest_blocker(me)) is not None:
+            moved(self._queue.position(me))
+            await self._gone(blocker)
+            await self._doubt(me)
+
+    async def _gone(self, blocker: Contender) -> None:
+        watched = self._watched.get(blocker.name)
+        if watched is None:
+            watched = self._watched[blocker.name] = _Watched()
+            watched.unwatch = self._hub.on_deleted(
+                paths.join(self._path, blocker.name), None, lambda: self._on_gone(blocker)
+            )
+        watched.waiters += 1
+        try:
+            await asyncio.shield(watched.gone)
+        finally:
+            watched.waiters -= 1
+            if not watched.waiters:
+                watched.unwatch()
+                self._watched.pop(blocker.name, None)
+
+    def _on_gone(self, blocker: Contender) -> None:
+        self._queue.remove(blocker)
+        watched = self._watched.pop(blocker.name, None)
+        if watched is not None and not watched.gone.done():
+            watched.gone.set_result(None)
+
+    async def _doubt(self, me: Contender) -> None:
+        """Make sure of this contender itself, and of those who are still thought to be ahead but are not
+        watched for another waiter."""
+        doubtful = [me, *(each for each in self._queue.blockers(me) if each.name not in self._watched)]
+        if len(doubtful) > FEW:
+            begun_before = self._listings_begun
+            while self._newest_listing <= begun_before:
+                await self._list()
+        else:
+            nodes = [paths.join(self._path, each.name) for each in doubtful]
+            found = await asyncio.gather(*(ask(self._session, Exists(node)) for node in nodes))
+            for each, stat in zip(doubtful, found, strict=True):
+                if stat is None:
+                    self._queue.remove(each)
+        if not self._queue.has(me):
+            raise HoldLost(f"somebody deleted {me.name} while it waited", path=self._path)
+
+    async def _list(self) -> None:
+        """List the children, or wait until another waiter has."""
+        if self._listing is not None:
+            await asyncio.wait([self._listing])
+            return
+        self._listings_begun += 1
+        number, self._listing = self._listings_begun, asyncio.get_running_loop().create_future()
+        try:
+            names, _ = await ask(self._session, GetChildren(self._path))
+            self._queue.listed(names)
+            self._newest_listing = number
+        except NoNode:
+            self._newest_listing = number
+        finally:
+            self._listing.set_result(None)
+            self._listing = None
+
+
+async def ask(session: Session, operation: Operation[T]) -> T:
+    """The answer to a read, however often the connection is lost before it comes."""
+    while True:
+        try:
+            return (await session.call(operation)).value
+        except (ConnectionLoss, SessionSuspended):
+            await session.wait_connected()
