@@ -11,8 +11,8 @@ from zkside.errors import ZksideError
 from zkside.rpc import status
 
 
-def classes(of: type[ZksideError] = ZksideError) -> list[type[ZksideError]]:
-    return [of, *(below for child in of.__subclasses__() for below in classes(child))]
+def classes() -> list[type[ZksideError]]:
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ZksideError)]
 
 
 def received(error: ZksideError) -> ZksideError:

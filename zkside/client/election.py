@@ -11,7 +11,8 @@ import grpc.aio
 from zkside.client import fault
 from zkside.client.calls import Calls
 from zkside.client.contender import ElectionLayout, Leader, LeaderChange, contender_of
-from zkside.client.hold import Held, Terms
+from zkside.client.hold import Held
+from zkside.client.holding import Terms
 from zkside.client.link import Link
 from zkside.client.reading import Put, Reading
 from zkside.client.retry import Delays, is_final

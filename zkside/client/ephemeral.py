@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zkside.client.calls import Calls
-from zkside.client.hold import Held, Terms
+from zkside.client.hold import Held
+from zkside.client.holding import Terms
 from zkside.client.value import Acl, HoldStatus, acl_messages, optional_duration
 from zkside.pb import node_pb2
 from zkside.pb.node_pb2_grpc import NodeServiceStub

@@ -82,6 +82,10 @@ class Link:
         self.pulse = Pulse(self._ask)
 
     @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    @property
     def channel(self) -> grpc.aio.Channel:
         if self._closed:
             raise ZksideError("this client is closed; make a new one")

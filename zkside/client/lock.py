@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from zkside.client.calls import Calls
 from zkside.client.contender import Contenders, LockLayout, contender_of
-from zkside.client.hold import Held, Terms
+from zkside.client.hold import Held
+from zkside.client.holding import Terms
 from zkside.client.value import Acl, Consistency, HoldStatus, acl_messages, header_of, optional_duration
 from zkside.errors import InvalidArgument
 from zkside.pb import lock_pb2

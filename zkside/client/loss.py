@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 
-from zkside.errors import HoldLost
-
 
 class Loss:
     """The end of a hold: `await` it for the reason."""
@@ -72,8 +70,3 @@ class Body:
         if self._task.uncancel() > self._cancelling:
             raise asyncio.CancelledError
         return error
-
-
-def hold_lost(path: str, reason: str) -> HoldLost:
-    """The error for the user of a hold."""
-    return HoldLost(f"the hold on {path} was lost ({reason}): stop the work that relies on it", reason=reason)

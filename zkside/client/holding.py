@@ -1,0 +1,314 @@
+"""How something is held: the flow that asks for it, follows its stream over breaks, and notices its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from zkside.client import fault
+from zkside.client.belief import Belief
+from zkside.client.clock import lease_left_s, lease_ns, now_ns
+from zkside.client.link import WAIT_FOR_READY_METADATA, Link
+from zkside.client.loss import Body, Loss
+from zkside.client.retry import Delays, is_final
+from zkside.client.value import HoldState, HoldStatus, duration, hold_of
+from zkside.errors import DeadlineExceeded, HoldLost, NodeExists, WaitTimeout, ZksideError
+from zkside.pb import hold_pb2
+from zkside.pb.hold_pb2_grpc import HoldServiceStub
+
+Request: TypeAlias = Any
+"""The message that opens the stream; it has `path`, `resume_token`, and `wait_timeout` if there is a queue."""
+Stream: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[Any, hold_pb2.HoldUpdate]"
+
+LAST_WORD_S = 1.0
+"""How much longer than its wait_timeout the daemon has to say that it is over."""
+WHY_S = 0.25
+"""How long a hold whose lease is over waits for the daemon's word of the reason. It is not held meanwhile."""
+
+_OWNED = (HoldState.HELD, HoldState.JEOPARDY)
+_ENDED = (HoldState.RELEASED, HoldState.LOST)
+_MADE_AGAIN = ("SESSION_LOST", "DRAINED", "HOLD_LOST", "LEASE_OVER")
+"""The ends after which a hold with `recreate` is made again: nobody meant this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the client's side of a hold goes by."""
+
+    recreate: bool = False
+    cancel_on_loss: bool = True
+    reconnect_grace_s: float | None = None
+    wait_timeout_s: float | None = None
+    timeout_s: float | None = None
+    wait_for_ready: bool = False
+    on_update: Callable[[HoldStatus], None] | None = None
+
+
+class Holding:
+    """One hold, from the request to its end. Task: its own, from `start` to `finish`."""
+
+    def __init__(self, link: Link, stream: Callable[[], Stream], request: Request, terms: Terms) -> None:
+        self._link = link
+        self._stream = stream
+        self._request = request
+        self._terms = terms
+        self._timeout_s = link.timeout_s if terms.timeout_s is None else terms.timeout_s
+        self._belief = Belief(link.pulse, terms.reconnect_grace_s or 0.0)
+        self._resume_token = ""
+        self._releasing = False
+        self._queued = False
+        self._limit: asyncio.Timeout | None = None
+        self._wait_until_s = 0.0
+        self._granted: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._lease_timer: asyncio.TimerHandle | None = None
+        self.status: HoldStatus | None = None
+        """The newest that was told."""
+        self.lost = Loss()
+        self.revoke_requested = asyncio.Event()
+        self.body: Body | None = None
+        """Whom to cancel when it is lost."""
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the daemon has it, as far as is known."""
+        return self.status is not None and self.status.state in _OWNED
+
+    def left_s(self) -> float:
+        """How long it may be believed in without hearing more; 0 when it is not held."""
+        if not self.is_owned or self._releasing or self.lost.is_set():
+            return 0.0
+        return max(0.0, (self._belief.until_ns - now_ns()) / 1e9)
+
+    async def start(self) -> None:
+        """Ask for it, and wait until it is granted and may be believed in.
+
+        Raises what refused it, WaitTimeout, DeadlineExceeded; nothing is left then. Cancellation: the same.
+        """
+        loop = asyncio.get_running_loop()
+        granted = self._granted = loop.create_future()
+        self._wait_until_s = loop.time() + (self._terms.wait_timeout_s or 0.0)
+        self._link.pulse.join()
+        self._task = asyncio.create_task(self._run(granted), name=f"zkside hold {self._request.path}")
+        self._task.add_done_callback(self._ended)
+        try:
+            # Bounds the first answer; once that is WAITING, the wait.
+            async with asyncio.timeout(self._timeout_s) as self._limit:
+                await asyncio.shield(granted)
+            async with asyncio.timeout(self._timeout_s):
+                while not (self._belief.is_proved or self.lost.is_set()):
+                    await self._link.pulse.wait_beat()
+        except BaseException as error:
+            await self.finish()
+            if isinstance(error, TimeoutError):
+                raise self._late(granted) from None
+            raise
+        finally:
+            self._limit = None
+
+    async def finish(self) -> None:
+        """Release what the daemon may still have, and end the stream. Nothing is believed from here on."""
+        self._releasing = True
+        self._end_belief()
+        try:
+            if self.is_owned:
+                await self._link.call(
+                    HoldServiceStub(self._link.channel).Release,
+                    hold_pb2.ReleaseRequest(hold_id=self.status.hold_id if self.status else ""),
+                    timeout_s=self._timeout_s,
+                )
+        except ZksideError:
+            # The stream ends all the same, and with it the node as soon as ZooKeeper can be reached.
+            pass
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._link.pulse.leave()
+        self._end_belief()
+        failure = None if task.cancelled() else task.exception()
+        if failure is None or self._granted is None:
+            return
+        if self._granted.done():
+            self._lose("INTERNAL")
+            raise failure
+        self._granted.set_exception(failure)
+
+    def _end_belief(self) -> None:
+        self._belief.end()
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+            self._lease_timer = None
+
+    def _late(self, granted: asyncio.Future[None]) -> ZksideError:
+        if self._queued and not granted.done():
+            return self._waited()
+        return fault.late(self._link.address, "the hold was not granted, and was given up")
+
+    def _waited(self) -> ZksideError:
+        path, limit_s = self._request.path, self._terms.wait_timeout_s
+        if limit_s is None:
+            return DeadlineExceeded(f"{path} was not granted in time; nothing is left in the queue")
+        return WaitTimeout(f"{path} was not granted in {limit_s:g} s; nothing is left in the queue", path=path)
+
+    # Streams, one after the other
+
+    async def _run(self, granted: asyncio.Future[None]) -> None:
+        delays = Delays()
+        while not (self.lost.is_set() or self._releasing):
+            failure = await self._follow(granted, delays)
+            self._belief.detach()
+            if granted.done():
+                self._weigh(failure)
+            elif not self._queued or is_final(failure) or isinstance(failure, WaitTimeout) or self._link.is_closed:
+                granted.set_exception(failure)
+                return
+            if not self.lost.is_set():
+                await asyncio.sleep(delays.next_s())
+
+    def _weigh(self, failure: ZksideError) -> None:
+        """What the end of its stream means for a hold that was granted."""
+        if self.lost.is_set() or self._releasing or self.status is None:
+            return
+        if isinstance(failure, HoldLost):
+            self._let_go(failure.metadata.get("reason") or failure.reason)
+        elif self._link.is_closed:
+            self._let_go("CLIENT_CLOSED")
+        elif lease_left_s(self.status) <= 0:
+            self._let_go("LEASE_OVER")
+        elif is_final(failure) and not (self._terms.recreate and isinstance(failure, NodeExists)):
+            self._let_go(failure.reason)
+
+    async def _follow(self, granted: asyncio.Future[None], delays: Delays) -> ZksideError:
+        """Follow one stream to its end: the error that ended it, a HoldLost after its last word."""
+        patient = self._terms.wait_for_ready or granted.done() or self._queued
+        call, is_first = None, True
+        try:
+            sent_ns = now_ns()
+            call = self._stream()(
+                self._next_request(),
+                wait_for_ready=patient,
+                metadata=WAIT_FOR_READY_METADATA if patient else None,
+            )
+            while isinstance(update := await call.read(), hold_pb2.HoldUpdate):
+                if update.state != HoldState.WAITING.number:
+                    delays.succeeded()
+                if is_first:
+                    is_first = False
+                    self._belief.attach(sent_ns)
+                self._receive(update, granted)
+        except ZksideError as error:
+            return error
+        except grpc.aio.AioRpcError as error:
+            return fault.of_rpc(error, self._link.address)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                return ZksideError("the client was closed")
+            raise
+        finally:
+            if call is not None:
+                call.cancel()
+        return self._last_word()
+
+    def _next_request(self) -> Request:
+        request = type(self._request)()
+        request.CopyFrom(self._request)
+        request.resume_token = self._resume_token
+        if self._terms.wait_timeout_s is not None:
+            left_s = self._wait_until_s - asyncio.get_running_loop().time()
+            request.wait_timeout.CopyFrom(duration(max(0.0, left_s)))
+        return request
+
+    def _last_word(self) -> ZksideError:
+        status = self.status
+        if status is None or status.state not in _ENDED:
+            return ZksideError("the daemon ended the stream without a last word")
+        if status.reason == WaitTimeout.reason:
+            return self._waited()
+        return HoldLost(f"the hold on {self._request.path} was ended: {status.reason}", reason=status.reason)
+
+    # What the daemon tells
+
+    def _receive(self, update: hold_pb2.HoldUpdate, granted: asyncio.Future[None]) -> None:
+        self.status = status = hold_of(update.hold, update.state, reason=update.reason, position=update.position)
+        if update.hold.resume_token:
+            self._resume_token = update.hold.resume_token
+        if status.state is HoldState.WAITING:
+            self._wait()
+        elif status.state in _OWNED:
+            self._own(status, granted)
+        elif granted.done():
+            self._let_go(status.reason)
+        self._tell(status)
+
+    def _wait(self) -> None:
+        self._link.pulse.hurry()
+        if not self._queued and self._limit is not None:
+            waits = self._terms.wait_timeout_s is not None
+            self._limit.reschedule(self._wait_until_s + LAST_WORD_S if waits else None)
+        self._queued = True
+
+    def _own(self, status: HoldStatus, granted: asyncio.Future[None]) -> None:
+        told_ns = lease_ns(status)
+        self._belief.tell(told_ns)
+        if not granted.done():
+            granted.set_result(None)
+        if self._terms.recreate or self.lost.is_set():
+            return
+        if told_ns == 0:
+            # Asked back: the block is left now, and that releases it.
+            self._lose(status.reason or "DRAINED")
+        elif self._lease_timer is None:
+            self._watch_lease()
+        if status.reason == "REVOKE_REQUESTED":
+            self.revoke_requested.set()
+
+    def _watch_lease(self) -> None:
+        """A lease that nobody moves forward ends the hold."""
+        left_s = 0.0 if self.status is None else lease_left_s(self.status)
+        if left_s > 0:
+            self._lease_timer = asyncio.get_running_loop().call_later(left_s, self._watch_lease)
+            return
+        if self.body is not None:
+            self.body.cancel()
+        # A daemon that is there has given it up in the same moment, and knows why.
+        wait_s = WHY_S if self._belief.is_attached else 0.0
+        self._end_belief()
+        self._lease_timer = asyncio.get_running_loop().call_later(wait_s, self._let_go, "LEASE_OVER")
+
+    def _let_go(self, reason: str) -> None:
+        """The present node is lost or released."""
+        self._resume_token = ""
+        self._belief.tell(0)
+        if self.status is not None and self.status.state not in _ENDED:
+            self.status = replace(self.status, state=HoldState.LOST, reason=reason)
+        if not (self._terms.recreate and reason in _MADE_AGAIN):
+            self._lose(reason)
+
+    def _lose(self, reason: str) -> None:
+        """The hold is over, unasked: whoever relies on it is to stop."""
+        if self._releasing or self.lost.is_set():
+            return
+        self._end_belief()
+        self.lost.set(reason)
+        if self.body is not None:
+            self.body.cancel()
+
+    def _tell(self, status: HoldStatus) -> None:
+        if self._terms.on_update is None:
+            return
+        try:
+            self._terms.on_update(status)
+        except Exception as error:
+            # The caller's bug does not end what it holds; it is told to the loop.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a hold's on_update raised", "exception": error}
+            )
