@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ async def test_a_free_lock_is_held_at_once_and_its_node_is_curators(client: Stub
     (name,) = stock_client.get_children("/locks/a")
     assert held.hold.path == f"/locks/a/{name}"
     assert held.reason == "GRANTED"
-    assert name.startswith("_c_") and name.endswith("-lock-0000000000") and len(name) == len("_c_-lock-") + 36 + 10
+    assert re.fullmatch("_c_[0-9a-f-]{36}-lock-0000000000", name)
     data, stat = stock_client.get(held.hold.path)
     assert data == b"me"
     assert held.hold.fencing_token == stat.czxid
@@ -257,8 +258,9 @@ async def test_a_waiter_queues_again_in_a_new_session(
 ) -> None:
     """S4: the holder has lost, the waiter waits on, behind whoever came meanwhile."""
     async with other_host.stubs() as other:
-        holder, waiter = Seeker(shaky_client), Seeker(shaky_client)
+        holder = Seeker(shaky_client)
         first = (await holder.held()).hold
+        waiter = Seeker(shaky_client)
         await waiter.waiting()
         proxy.refuse()
         proxy.cut()
@@ -303,8 +305,10 @@ async def test_a_revocable_lock_tells_its_holder(client: Stubs, stock_client: Ka
 async def test_a_missed_heartbeat_ends_the_lease_before_it_ends_the_lock(client: Stubs) -> None:
     """H1, H4: nobody believes longer than the heartbeat allows."""
     beating = {"heartbeat_timeout": Duration(nanos=600_000_000)}
-    holder, waiter = Seeker(client, **beating), Seeker(client, **beating)
-    held, _ = await holder.held(), await waiter.waiting()
+    holder = Seeker(client, **beating)
+    held = await holder.held()
+    waiter = Seeker(client, **beating)
+    await waiter.waiting()
     answer = await client.hold.Heartbeat(HeartbeatRequest(hold_id=held.hold.hold_id))
     assert answer.due_in.ToTimedelta().total_seconds() == pytest.approx(0.6)
     moved = await update(holder.stream)
@@ -321,8 +325,9 @@ async def test_a_missed_heartbeat_ends_the_lease_before_it_ends_the_lock(client:
 async def test_a_drain_asks_for_exclusive_holds_back_before_it_takes_them(client: Stubs, other_host: Host) -> None:
     """H1: the owner hears that its lease is over before anybody else can be granted."""
     async with other_host.stubs() as other:
-        holder, waiter = Seeker(client), Seeker(other)
+        holder = Seeker(client)
         held = await holder.held()
+        waiter = Seeker(other)
         await waiter.waiting()
         draining = asyncio.ensure_future(client.admin.Drain(DrainRequest()))
         asked = await next_state(holder.stream, HOLD_STATE_HELD)
@@ -351,11 +356,14 @@ async def test_contenders_are_listed_in_order_with_their_owners(client: Stubs, h
     assert listed[0].session_id == f"{host.session.status.session_id:#x}"
 
 
-async def test_a_path_in_use_with_another_layout_is_refused(client: Stubs, stock_client: KazooClient) -> None:
+async def test_a_path_in_use_with_another_layout_is_refused(
+    client: Stubs, host: Host, stock_client: KazooClient
+) -> None:
     """H8: what cannot wait for each other is not mixed."""
     await Seeker(client, "/a").held()
     refused = await failure(Seeker(client, "/a", layout=LOCK_LAYOUT_KAZOO).stream)
     assert (refused.reason, refused.fields) == ("INVALID_ARGUMENT", ("layout",))
+    assert await host.session.janitor.drained(PATIENCE_S)
     assert len(stock_client.get_children("/a")) == 1
     writer = Seeker(client, "/a", layout=LOCK_LAYOUT_CURATOR_READ_WRITE)
     await writer.waiting()

@@ -24,7 +24,7 @@ _M, _L = lock_pb2.LockMode, lock_pb2.LockLayout
 _CURATOR = {_M.LOCK_MODE_EXCLUSIVE: Kind.LOCK, _M.LOCK_MODE_SHARED: Kind.READ, _M.LOCK_MODE_SEMAPHORE: Kind.LEASE}
 _READ_WRITE = {_M.LOCK_MODE_EXCLUSIVE: Kind.WRITE, _M.LOCK_MODE_SHARED: Kind.READ}
 _KAZOO = {_M.LOCK_MODE_EXCLUSIVE: Kind.KAZOO_LOCK, _M.LOCK_MODE_SHARED: Kind.KAZOO_READ}
-LAYOUTS: Mapping[int, Mapping[_M.ValueType, Kind]] = MappingProxyType(
+LAYOUTS: Mapping[int, Mapping[int, Kind]] = MappingProxyType(
     {
         _L.LOCK_LAYOUT_UNSPECIFIED: _CURATOR,
         _L.LOCK_LAYOUT_CURATOR: _CURATOR,

@@ -19,12 +19,13 @@ from prometheus_client import Metric
 from zkside.errors import Draining
 from zkside.hub.hub import Hub
 from zkside.model.operation import OPEN_ACL, Acl
-from zkside.pb import admin_pb2, election_pb2, hold_pb2, lock_pb2, node_pb2, session_pb2, watch_pb2
+from zkside.pb import admin_pb2, election_pb2, group_pb2, hold_pb2, lock_pb2, node_pb2, session_pb2, watch_pb2
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Queueing
 from zkside.rpc.admin import AdminServicer
 from zkside.rpc.election import ElectionServicer
+from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
 from zkside.rpc.interceptors import Call, Interceptors, Recall
@@ -143,6 +144,7 @@ class RpcServer:
                 (hold_pb2, "HoldService"),
                 (lock_pb2, "LockService"),
                 (election_pb2, "ElectionService"),
+                (group_pb2, "GroupService"),
                 (admin_pb2, "AdminService"),
             )
         )
@@ -156,6 +158,7 @@ class RpcServer:
             HoldServicer(session, holds),
             LockServicer(hub, holds, queueing, settings.default_acl),
             ElectionServicer(hub, holds, queueing, self._writes, settings.default_acl),
+            GroupServicer(hub, holds, self._writes, settings.default_acl),
             AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
         )
         self._handlers = self._all_handlers(servicers)
