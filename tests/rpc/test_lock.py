@@ -38,8 +38,9 @@ from zkside.pb.lock_pb2 import (
 )
 from zkside.pb.node_pb2 import Operation, SetRequest, SyncRequest, TransactRequest
 
-SHARED = {"mode": LOCK_MODE_SHARED}
+SHARED: dict[str, Any] = {"mode": LOCK_MODE_SHARED}
 NO_WAIT = Duration()
+UNKNOWN: Any = 99
 
 
 class Seeker:
@@ -150,7 +151,7 @@ async def test_readers_share_and_writers_do_not_starve(client: Stubs) -> None:
 
 async def test_a_semaphore_has_so_many_holders(client: Stubs, host: Host, stock_client: KazooClient) -> None:
     """H1 for semaphores: Curator's nodes, first come, first served."""
-    semaphore = {"mode": LOCK_MODE_SEMAPHORE, "permits": 2}
+    semaphore: dict[str, Any] = {"mode": LOCK_MODE_SEMAPHORE, "permits": 2}
     seekers = [Seeker(client, "/s", **semaphore) for _ in range(2)]
     for seeker in seekers:
         await seeker.held()
@@ -200,7 +201,7 @@ async def test_whatever_the_moment_a_cancelled_seeker_leaves_no_node(
     """H6."""
     holder = Seeker(client)
     await holder.held()
-    semaphore = {"mode": LOCK_MODE_SEMAPHORE, "permits": 1}
+    semaphore: dict[str, Any] = {"mode": LOCK_MODE_SEMAPHORE, "permits": 1}
     for number in range(60):
         seeker = Seeker(client, **(semaphore if number % 2 else {}), path="/s" if number % 2 else "/lock")
         reading = asyncio.ensure_future(seeker.stream.read())
@@ -304,7 +305,7 @@ async def test_a_revocable_lock_tells_its_holder(client: Stubs, stock_client: Ka
 
 async def test_a_missed_heartbeat_ends_the_lease_before_it_ends_the_lock(client: Stubs) -> None:
     """H1, H4: nobody believes longer than the heartbeat allows."""
-    beating = {"heartbeat_timeout": Duration(nanos=600_000_000)}
+    beating: dict[str, Any] = {"heartbeat_timeout": Duration(nanos=600_000_000)}
     holder = Seeker(client, **beating)
     held = await holder.held()
     waiter = Seeker(client, **beating)
@@ -361,20 +362,19 @@ async def test_a_path_in_use_with_another_layout_is_refused(
 ) -> None:
     """H8: what cannot wait for each other is not mixed."""
     await Seeker(client, "/a").held()
-    refused = await failure(Seeker(client, "/a", layout=LOCK_LAYOUT_KAZOO).stream)
-    assert (refused.reason, refused.fields) == ("INVALID_ARGUMENT", ("layout",))
+    for layout in (LOCK_LAYOUT_KAZOO, LOCK_LAYOUT_CURATOR_READ_WRITE):
+        refused = await failure(Seeker(client, "/a", layout=layout).stream)
+        assert (refused.reason, refused.fields) == ("INVALID_ARGUMENT", ("layout",))
     assert await host.session.janitor.drained(PATIENCE_S)
     assert len(stock_client.get_children("/a")) == 1
-    writer = Seeker(client, "/a", layout=LOCK_LAYOUT_CURATOR_READ_WRITE)
-    await writer.waiting()
 
 
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
         (AcquireRequest(path="lock"), "path"),
-        (AcquireRequest(path="/l", mode=99), "mode"),
-        (AcquireRequest(path="/l", layout=99), "layout"),
+        (AcquireRequest(path="/l", mode=UNKNOWN), "mode"),
+        (AcquireRequest(path="/l", layout=UNKNOWN), "layout"),
         (AcquireRequest(path="/l", permits=2), "permits"),
         (AcquireRequest(path="/l", mode=LOCK_MODE_SEMAPHORE), "permits"),
         (AcquireRequest(path="/l", mode=LOCK_MODE_SEMAPHORE, permits=1, layout=LOCK_LAYOUT_KAZOO), "mode"),

@@ -21,9 +21,13 @@ from zkside.rpc.interceptors import Call, StreamCall
 
 _M, _L = lock_pb2.LockMode, lock_pb2.LockLayout
 
-_CURATOR = {_M.LOCK_MODE_EXCLUSIVE: Kind.LOCK, _M.LOCK_MODE_SHARED: Kind.READ, _M.LOCK_MODE_SEMAPHORE: Kind.LEASE}
-_READ_WRITE = {_M.LOCK_MODE_EXCLUSIVE: Kind.WRITE, _M.LOCK_MODE_SHARED: Kind.READ}
-_KAZOO = {_M.LOCK_MODE_EXCLUSIVE: Kind.KAZOO_LOCK, _M.LOCK_MODE_SHARED: Kind.KAZOO_READ}
+_CURATOR: Mapping[int, Kind] = {
+    _M.LOCK_MODE_EXCLUSIVE: Kind.LOCK,
+    _M.LOCK_MODE_SHARED: Kind.READ,
+    _M.LOCK_MODE_SEMAPHORE: Kind.LEASE,
+}
+_READ_WRITE: Mapping[int, Kind] = {_M.LOCK_MODE_EXCLUSIVE: Kind.WRITE, _M.LOCK_MODE_SHARED: Kind.READ}
+_KAZOO: Mapping[int, Kind] = {_M.LOCK_MODE_EXCLUSIVE: Kind.KAZOO_LOCK, _M.LOCK_MODE_SHARED: Kind.KAZOO_READ}
 LAYOUTS: Mapping[int, Mapping[int, Kind]] = MappingProxyType(
     {
         _L.LOCK_LAYOUT_UNSPECIFIED: _CURATOR,
