@@ -11,7 +11,17 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from zkside.pb import common_pb2, node_pb2, watch_pb2
+from zkside.client.clock import now_ns
+from zkside.pb import (
+    common_pb2,
+    election_pb2,
+    group_pb2,
+    hold_pb2,
+    lock_pb2,
+    node_pb2,
+    session_pb2,
+    watch_pb2,
+)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Trailers = tuple[tuple[str, bytes], ...]
@@ -62,28 +72,47 @@ class ScriptedDaemon:
         self._streams: asyncio.Queue[ScriptedStream] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
         self.opened = 0
+        self.asked = 0
+        """Counts the calls of GetSession: the pulse of who holds something."""
+        self.answers = asyncio.Event()
+        """Clear it, and GetSession is not answered any more."""
+        self.answers.set()
+        self.released: asyncio.Queue[str] = asyncio.Queue()
+        """The hold_ids of all Release calls."""
+        self.releases = asyncio.Event()
+        """Clear it, and Release is not answered any more."""
+        self.releases.set()
 
     async def start(self) -> None:
+        stream, unary = grpc.unary_stream_rpc_method_handler, grpc.unary_unary_rpc_method_handler
         handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
-            watch_pb2.DESCRIPTOR.services_by_name["WatchService"].full_name: {
-                "Watch": grpc.unary_stream_rpc_method_handler(self._serve, watch_pb2.WatchRequest.FromString, _encoded)
-            },
-            node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name: {
-                "HoldEphemeral": grpc.unary_stream_rpc_method_handler(
-                    self._serve, node_pb2.HoldEphemeralRequest.FromString, _encoded
-                ),
+            "WatchService": {"Watch": stream(self._serve, watch_pb2.WatchRequest.FromString, _encoded)},
+            "NodeService": {
+                "HoldEphemeral": stream(self._serve, node_pb2.HoldEphemeralRequest.FromString, _encoded),
                 "Pipeline": grpc.stream_stream_rpc_method_handler(
                     self._serve, node_pb2.PipelineRequest.FromString, _encoded
                 ),
                 # A call that this server never answers.
-                "Set": grpc.unary_unary_rpc_method_handler(
-                    self._never_answer, node_pb2.SetRequest.FromString, _encoded
-                ),
+                "Set": unary(self._never_answer, node_pb2.SetRequest.FromString, _encoded),
             },
+            "LockService": {"Acquire": stream(self._serve, lock_pb2.AcquireRequest.FromString, _encoded)},
+            "ElectionService": {
+                "Campaign": stream(self._serve, election_pb2.CampaignRequest.FromString, _encoded),
+                "Observe": stream(self._serve, election_pb2.ObserveRequest.FromString, _encoded),
+            },
+            "GroupService": {
+                "Join": stream(self._serve, group_pb2.JoinRequest.FromString, _encoded),
+                "WatchGroup": stream(self._serve, group_pb2.WatchGroupRequest.FromString, _encoded),
+            },
+            "HoldService": {"Release": unary(self._release, hold_pb2.ReleaseRequest.FromString, _encoded)},
+            "SessionService": {"GetSession": unary(self._answer, session_pb2.GetSessionRequest.FromString, _encoded)},
         }
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers(
-            tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in handlers.items())
+            tuple(
+                grpc.method_handlers_generic_handler(f"zkside.v1.{service}", methods)
+                for service, methods in handlers.items()
+            )
         )
         self._server.add_insecure_port(self.address)
         await self._server.start()
@@ -99,6 +128,16 @@ class ScriptedDaemon:
             return await never
         finally:
             stream.ended.set()
+
+    async def _answer(self, request: Any, context: Context) -> Message:
+        self.asked += 1
+        await self.answers.wait()
+        return session_pb2.GetSessionResponse()
+
+    async def _release(self, request: hold_pb2.ReleaseRequest, context: Context) -> Message:
+        self.released.put_nowait(request.hold_id)
+        await self.releases.wait()
+        return hold_pb2.ReleaseResponse(released=True)
 
     def _open(self, request: Any) -> ScriptedStream:
         stream = ScriptedStream(request)
@@ -171,3 +210,29 @@ def session(
 def updated(zxid: int, ident: int) -> node_pb2.PipelineResponse:
     result = node_pb2.OperationResult(set=node_pb2.SetResponse(stat=common_pb2.Stat(mzxid=zxid)))
     return node_pb2.PipelineResponse(header=header(zxid), id=ident, result=result)
+
+
+def hold_update(
+    state: hold_pb2.HoldState.ValueType,
+    reason: str = "",
+    *,
+    lease_s: float = 30.0,
+    position: int = 0,
+    token: int = 7,
+) -> hold_pb2.HoldUpdate:
+    """Of the hold "h1"; `lease_s` from now on, 0 is "let go now"."""
+    lease_ns = now_ns() + round(lease_s * 1e9) if lease_s else 0
+    hold = hold_pb2.Hold(
+        hold_id="h1",
+        path="/a/node",
+        epoch=1,
+        fencing_token=token,
+        lease_boottime_ns=lease_ns,
+        lease_monotonic_ns=lease_ns,
+        resume_token="secret",
+    )
+    return hold_pb2.HoldUpdate(header=header(token), hold=hold, state=state, reason=reason, position=position)
+
+
+HELD, WAITING, JEOPARDY = hold_pb2.HOLD_STATE_HELD, hold_pb2.HOLD_STATE_WAITING, hold_pb2.HOLD_STATE_JEOPARDY
+RELEASED, LOST = hold_pb2.HOLD_STATE_RELEASED, hold_pb2.HOLD_STATE_LOST
