@@ -15,6 +15,10 @@ from zkside.model import record as records
 from zkside.model.watch import Scope, Target
 
 
+LOOK_INTERVAL_S = 1.0
+"""So often an observer looks whether an outage is over, if nothing has changed in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A contender's place in the queue."""
@@ -61,7 +65,8 @@ async def observe(hub: Hub, path: str) -> AsyncGenerator[Leader, None]:
     Raises: what Hub.subscribe raises. One watch, whatever the number of observers and of candidates.
     """
     told: Leader | None = None
-    with closing(await hub.subscribe((Target(path, Scope.CHILDREN, True),))) as subscription:
+    target = Target(path, Scope.CHILDREN, True)
+    with closing(await hub.subscribe((target,), bookmark_interval_s=LOOK_INTERVAL_S)) as subscription:
         while True:
             zxid = (await subscription.next()).zxid
             leader = Leader(zxid, subscription.is_stale(), subscription.age_s(), _first(hub, path))
