@@ -23,9 +23,8 @@ MAX_TIME_MS = 253_402_300_799_999
 
 _URI_PIECE = re.compile(r"\{([^{}]*)\}|([^{}]+)|[{}]")
 
-# What ZooKeeper's EphemeralType keeps in a Stat's ephemeralOwner for nodes that no session owns.
 _CONTAINER_OWNER = -(1 << 63)
-_TTL_MARK = -1
+"""What ZooKeeper's EphemeralType keeps as the ephemeralOwner of a container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,7 @@ def is_member(record: Record) -> bool:
     directory or a lock's parent below the same path is not.
     """
     owner = records.stat(record).ephemeral_owner
-    if owner and owner != _CONTAINER_OWNER and owner >> 56 != _TTL_MARK:
-        return True
-    return decode(records.data(record)) is not None
+    return owner not in (0, _CONTAINER_OWNER) or decode(records.data(record)) is not None
 
 
 def encode(instance: ServiceInstance) -> bytes:
