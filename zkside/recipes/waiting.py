@@ -103,7 +103,7 @@ class WaitingRoom:
         if watched is None:
             watched = self._watched[blocker.name] = _Watched()
             watched.unwatch = self._hub.on_deleted(
-                paths.join(self._path, blocker.name), None, lambda: self._on_gone(blocker)
+                paths.join(self._path, blocker.name), None, lambda: self._on_gone(blocker, watched)
             )
         watched.waiters += 1
         try:
@@ -112,13 +112,18 @@ class WaitingRoom:
             watched.waiters -= 1
             if not watched.waiters:
                 watched.unwatch()
-                self._watched.pop(blocker.name, None)
+                self._forget(blocker, watched)
 
-    def _on_gone(self, blocker: Contender) -> None:
+    def _on_gone(self, blocker: Contender, watched: _Watched) -> None:
         self._queue.remove(blocker)
-        watched = self._watched.pop(blocker.name, None)
-        if watched is not None and not watched.gone.done():
+        self._forget(blocker, watched)
+        if not watched.gone.done():
             watched.gone.set_result(None)
+
+    def _forget(self, blocker: Contender, watched: _Watched) -> None:
+        # A listing that was on its way may have brought the name back, and somebody may wait for it anew.
+        if self._watched.get(blocker.name) is watched:
+            del self._watched[blocker.name]
 
     async def _doubt(self, me: Contender) -> None:
         """Make sure of this contender itself, and of those who are still thought to be ahead but are not
