@@ -1,9 +1,9 @@
 """When requests are written: at once, or a moment later together with those that come meanwhile.
 
 **Why wait at all.** Many callers at once rarely ask in the same turn of the event loop: gRPC hands over one call after
-the other. On a host whose processors are all busy, a write of its own for each request then costs more than all else
-that is done for it: a segment, and a wake-up of each of the server's threads, which the answer costs once more. With 64
-Sets under way on 2 processors beside ZooKeeper, gathering for 3 ms let half as many again through.
+the other. So each request had a write of its own: a segment, and a wake-up of each of the server's threads, which the
+answer costs once more. With 64 Sets under way on 2 processors beside ZooKeeper that was a quarter of the daemon's
+processor time and half of ZooKeeper's; gathering for 3 ms let half as many again through.
 
 **Why not always.** Where processors are idle, waiting makes callers wait and spares nothing that anybody lacks. From
 inside the two cannot be told apart. So both ways are tried in turns, in short slices, and the one that lets clearly
