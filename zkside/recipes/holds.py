@@ -67,7 +67,9 @@ class Holds:
             hold = Hold.reclaimed(self, row, epoch)
             self._add(hold)
             hold.watch()
-            hold.expire_in(self.settings.reclaim_grace_s, Reason.STREAM_ENDED)
+            # An owner that asked for a grace believes for as long, whatever became of the daemon.
+            grace_s = max(self.settings.reclaim_grace_s, hold.terms.reconnect_grace_s)
+            hold.expire_in(grace_s, Reason.STREAM_ENDED)
 
     async def close(self, *, keep: bool, within_s: float) -> int:
         """End every hold, RELEASED and DRAINED, or with `keep` leave them to the next daemon.
