@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,14 +30,16 @@ except StartError as error:
 class DaemonProcess:
     """Configured by environment variables; logs JSON lines, which `wait_for` reads."""
 
-    def __init__(self, directory: Path, *, backend: str = "kazoo", **keys: str) -> None:
-        """`keys` as in the environment, without their ZKSIDE_: ZOOKEEPER_HOSTS="…"."""
+    def __init__(self, directory: Path, *, backend: str = "kazoo", launcher: Sequence[str] = (), **keys: str) -> None:
+        """`keys` as in the environment, without their ZKSIDE_: ZOOKEEPER_HOSTS="…". `launcher` is a command in
+        front of the daemon's that becomes it.
+        """
         self.address = f"unix:{directory}/zkside.sock"
         settings = {"LISTEN": self.address, "HTTP_LISTEN": "127.0.0.1:0", "LOG_FORMAT": "json"} | keys
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ZKSIDE_")}
         environment |= {f"ZKSIDE_{name}": value for name, value in settings.items()}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, backend],
+            [*launcher, sys.executable, "-c", _CODE, backend],
             env=environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
