@@ -441,7 +441,7 @@ async def test_who_waits_queues_again_when_the_stream_breaks(scripted: ScriptedD
         await scripted.stop()
         await scripted.start()
         again = await scripted.stream()
-        assert again.request.resume_token in ("", "secret")
+        assert not again.request.resume_token, "a place in the queue is not kept"
         assert again.request.wait_timeout.seconds < 20, "only what is left of the time"
         again.send(hold_update(HELD, "GRANTED"))
         await entering

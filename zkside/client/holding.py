@@ -239,11 +239,11 @@ class Holding:
 
     def _receive(self, update: hold_pb2.HoldUpdate, granted: asyncio.Future[None]) -> None:
         self.status = status = hold_of(update.hold, update.state, reason=update.reason, position=update.position)
-        if update.hold.resume_token:
-            self._resume_token = update.hold.resume_token
         if status.state is HoldState.WAITING:
             self._wait()
         elif status.state in _OWNED:
+            # A place in the queue is not taken up again: it went with its stream.
+            self._resume_token = update.hold.resume_token or self._resume_token
             self._own(status, granted)
         elif granted.done():
             self._let_go(status.reason)

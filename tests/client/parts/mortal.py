@@ -30,6 +30,10 @@ class MortalDaemon:
         """SIGTERM"""
         return await self._end(signal.SIGTERM)
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.signal(number)
+
     async def _end(self, signum: signal.Signals) -> int:
         assert self._process is not None
         process, self._process = self._process, None
