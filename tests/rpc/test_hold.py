@@ -370,6 +370,29 @@ async def test_a_hold_survives_a_restart_of_the_daemon(hosts: str, short_path: P
         assert stock_client.exists("/own") is not None
 
 
+async def test_a_hold_is_taken_up_with_a_lease_or_not_at_all(
+    proxy: Proxy, proxy_hosts: str, short_path: Path, stock_client: KazooClient
+) -> None:
+    """S5: the owner comes back before the successor has reached ZooKeeper, and is not told to let go."""
+    request = HoldEphemeralRequest(path="/h")
+    state_dir = short_path / "state"
+    before = Host(proxy_hosts, short_path, journal=Journal.open(state_dir, proxy_hosts))
+    await before.start()
+    async with before.stubs() as client:
+        request.resume_token = (await update(client.node.HoldEphemeral(request))).hold.resume_token
+        await before.stop(keep=True)
+    proxy.refuse()
+    after = Host(proxy_hosts, short_path, journal=Journal.open(state_dir, proxy_hosts), connect=False)
+    async with after, after.stubs() as client:
+        stream = client.node.HoldEphemeral(request)
+        while not [hold for hold in after.holds.list() if hold.attached]:
+            await client.admin.ListHolds(admin_pb2.ListHoldsRequest())
+        proxy.accept()
+        again = await update(stream)
+        assert (again.state, again.reason) == (HOLD_STATE_HELD, "RESUMED")
+        assert again.hold.lease_boottime_ns > time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 async def test_a_hold_that_nobody_reclaims_goes(hosts: str, short_path: Path, stock_client: KazooClient) -> None:
     """S5."""
     state_dir = short_path / "state"

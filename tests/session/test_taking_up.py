@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.parts.clock import VirtualClock
-from tests.session.conftest import Sessions
+from tests.session.conftest import Sessions, close
+from zkside.core.lease import Proof
 from zkside.model.hold import HoldRow
 from zkside.model.operation import Create, CreateMode, Exists
 from zkside.model.session import SessionState
 from zkside.zk.journal import Journal
 from zkside.zk.memory import MemoryZooKeeper, memory_connector
 from zkside.zk.port import Connection, Connector, Listener, Ticket
-from zkside.zk.session import Session
+from zkside.zk.session import Session, SessionSettings
 
 CONNECTING, CONNECTED, READ_ONLY, SUSPENDED, LOST, AUTH_FAILED, CLOSED = SessionState
 
@@ -55,6 +56,24 @@ async def test_the_session_goes_on_with_its_epoch_and_its_ephemerals(
     assert await second.janitor.drained(5)
     assert await is_there(second, "/hold")
     assert await is_there(second, "/own")
+
+
+@pytest.mark.parametrize("proof", Proof)
+async def test_what_was_held_has_a_lease_again_when_that_is_announced(
+    memory: MemoryZooKeeper, sessions: Sessions, clock: VirtualClock, tmp_path: Path, proof: Proof
+) -> None:
+    """S3, S5: a lease of 0 would tell its owner to let go."""
+    await kill(await with_holds(sessions, tmp_path))
+    second = Session(memory_connector(memory), SessionSettings(proof=proof), Journal.open(tmp_path), clock)
+    second.need_proofs()
+    leases: list[int] = []
+    second.listen(status=lambda status: leases.append(second.lease_boottime_ns))
+    second.start()
+    await clock.settle()
+    assert second.status.state is CONNECTED
+    assert len(leases) == 1
+    assert leases[0] > clock.boottime_ns()
+    await close(second, clock)
 
 
 async def test_what_the_journal_does_not_know_is_deleted(

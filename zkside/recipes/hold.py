@@ -359,10 +359,14 @@ class Hold:
             self._tell(refresh=True)
 
     def _tell(self, *, refresh: bool = False) -> None:
-        if self._audience is not None:
-            present = self.present()
-            self._lease_told_ns = max(self._lease_told_ns, present.lease_boottime_ns)
-            self._audience.tell(present, refresh=refresh)
+        if self._audience is None:
+            return
+        present = self.present()
+        if self.state in _OWNED and not (present.lease_boottime_ns or self._is_recalled):
+            # Its session is still to be taken up, and proven: a lease of 0 would be taken for a recall.
+            return
+        self._lease_told_ns = max(self._lease_told_ns, present.lease_boottime_ns)
+        self._audience.tell(present, refresh=refresh)
 
     def _on_deleted(self) -> None:
         if self.state.is_over:

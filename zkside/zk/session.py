@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from zkside.core.backoff import Backoff
-from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS
+from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS, Proof
 from zkside.core.session import INITIAL, KEEPER_STATES, Effect, Input, advance
 from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, ZksideError
 from zkside.model.event import WatchedEvent
@@ -83,6 +83,8 @@ class Session:
         self._writable = asyncio.Event()
         # What the gates say, ready to hand: `call` is on every request's way.
         self._can_read = self._can_write = False
+        self._is_listing = False
+        """A session was taken up, and is not announced yet: what it owns is being listed."""
 
         self._timer: Timer | None = None
         self._open_at_ns = FAR
@@ -274,10 +276,10 @@ class Session:
             return
         kind = type(operation)
         self._latencies.observe(kind, now_ns - sent_ns)
-        if not self._can_write:
+        if not (self._can_write or self._is_listing):
             # A server that only reads proves nothing, and a handshake counts as a whole (Lease.connected).
             return
-        if operation is None:
+        if operation is None and self._can_write:
             late_ns = sent_ns - self._heard_sent_ns - round(self._epoch.timeout_s / 3 * 1e9)
             self._ping_late_max_ns = max(self._ping_late_max_ns, late_ns)
         self._heard_sent_ns = max(self._heard_sent_ns, sent_ns)
@@ -312,11 +314,15 @@ class Session:
         """A session was taken up: nothing is announced until it is known what it owns that nobody knows of.
 
         Until then nobody can create anything, so that whatever is listed and not journalled is an orphan.
-        `sync` comes first, lest a follower that lags behind does not list what was created last.
+        `sync` comes first, lest a follower that lags behind does not list what was created last. A proof comes
+        with it: what was held has a lease again by the time that it is announced.
         """
         connection = self._line.connection
         assert connection is not None
+        self._is_listing = True
         connection.call(Sync("/")).add_done_callback(_forget)
+        if self._needs and self.settings.proof is not Proof.SYNC:
+            connection.call(PROOFS[self.settings.proof]).add_done_callback(_forget)
         listing = connection.call(GetEphemerals())
         listing.add_done_callback(lambda done: self._guarded(self._take_orphans, link, connected, done))
 
@@ -352,7 +358,7 @@ class Session:
         state, effects = advance(before, given)
         self._state = state
         self._since_ns = self._boottime_ns()
-        self._can_read = self._can_write = False
+        self._can_read = self._can_write = self._is_listing = False
         # LOST is told with the session that was lost.
         lost = (epoch.session_id, epoch.timeout_s) if Effect.END_EPOCH in effects else None
         for effect in effects:
