@@ -7,6 +7,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -96,24 +97,24 @@ def create_and_delete(link: Link, hosts: str, concurrency: int, duration_s: floa
 
 def take_with_kazoo(link: Link, hosts: str, concurrency: int, duration_s: float) -> None:
     """Work: kazoo's Lock, which blocks; so a thread for each that is under way."""
-    with stand.kazoo(hosts) as client:
+    with stand.kazoo(hosts) as client, ThreadPoolExecutor(concurrency) as threads:
         locks = [client.Lock(path_of(slot)) for slot in range(concurrency)]
 
-        def take(lock: Any) -> None:
-            lock.acquire()
-            lock.release()
+        def take(lock: Any, end: int) -> list[int]:
+            latencies: list[int] = []
+            while (start := time.perf_counter_ns()) < end:
+                with lock:
+                    pass
+                latencies.append(time.perf_counter_ns() - start)
+            return latencies
 
-        async def run() -> None:
-            free = deque(locks)
+        def loop(duration_s: float) -> closed.Pace:
+            start = time.perf_counter_ns()
+            taken = threads.map(take, locks, [start + int(duration_s * 1e9)] * concurrency)
+            latencies = list(itertools.chain.from_iterable(taken))
+            return closed.pace(latencies, time.perf_counter_ns() - start)
 
-            async def one() -> None:
-                lock = free.popleft()
-                await asyncio.to_thread(take, lock)
-                free.append(lock)
-
-            await closed.report(link, one, concurrency, duration_s)
-
-        asyncio.run(run())
+        _serve(link, loop, duration_s)
 
 
 def _serve(link: Link, loop: Callable[[float], closed.Pace], duration_s: float) -> None:
