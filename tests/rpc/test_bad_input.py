@@ -18,7 +18,17 @@ from tests.rpc.host import PATIENCE_S, Host, Stubs, failure
 from tests.rpc.test_server import resident_bytes
 from zkside import errors
 from zkside.errors import ZksideError
-from zkside.pb import admin_pb2, hold_pb2, node_pb2, node_pb2_grpc, session_pb2, watch_pb2
+from zkside.pb import (
+    admin_pb2,
+    election_pb2,
+    group_pb2,
+    hold_pb2,
+    lock_pb2,
+    node_pb2,
+    node_pb2_grpc,
+    session_pb2,
+    watch_pb2,
+)
 from zkside.pb.node_pb2 import (
     Acl,
     CheckRequest,
@@ -42,7 +52,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 TTL = node_pb2.CREATE_MODE_PERSISTENT_WITH_TTL
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
-MODULES = (session_pb2, node_pb2, watch_pb2, hold_pb2, admin_pb2)
+MODULES = (session_pb2, node_pb2, watch_pb2, hold_pb2, lock_pb2, election_pb2, group_pb2, admin_pb2)
 METHODS = [
     method
     for module in MODULES

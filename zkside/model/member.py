@@ -23,9 +23,6 @@ MAX_TIME_MS = 253_402_300_799_999
 
 _URI_PIECE = re.compile(r"\{([^{}]*)\}|([^{}]+)|[{}]")
 
-_CONTAINER_OWNER = -(1 << 63)
-"""What ZooKeeper's EphemeralType keeps as the ephemeralOwner of a container."""
-
 
 @dataclass(frozen=True, slots=True)
 class ServiceInstance:
@@ -68,8 +65,7 @@ def is_member(record: Record) -> bool:
     Ephemeral nodes are, and those persistent ones that hold a service instance (Curator's PERMANENT ones); a
     directory or a lock's parent below the same path is not.
     """
-    owner = records.stat(record).ephemeral_owner
-    return owner not in (0, _CONTAINER_OWNER) or decode(records.data(record)) is not None
+    return records.stat(record).ephemeral_owner != 0 or decode(records.data(record)) is not None
 
 
 def encode(instance: ServiceInstance) -> bytes:

@@ -218,14 +218,14 @@ def chosen(table: Mapping[int, V], number: int, field: str) -> V:
         raise InvalidArgument(f"{number} is no value of {field} that this daemon knows", field=field) from None
 
 
-def seconds(request: Any, field: str, *, most_s: float) -> float | None:
-    """The duration in a field; None if it is unset."""
+def seconds(request: Any, field: str, *, most_s: float, within: str = "") -> float | None:
+    """The duration in a field of a request, or of the part of one that `within` names; None if it is unset."""
     if not request.HasField(field):
         return None
     value: Duration = getattr(request, field)
     total_s = value.seconds + value.nanos / 1e9
     if not 0 <= total_s <= most_s or not -1e9 < value.nanos < 1e9:
-        raise InvalidArgument(f"{field} must be from 0 to {most_s:g} s, not {total_s:g} s", field=field)
+        raise InvalidArgument(f"{field} must be from 0 to {most_s:g} s, not {total_s:g} s", field=within + field)
     return total_s
 
 

@@ -281,9 +281,9 @@ def _shrink_terms(request: group_pb2.WatchGroupRequest) -> ShrinkTerms | None:
     min_kept = guard.min_kept or DEFAULT_MIN_KEPT
     if not 0 < min_kept <= 1:
         raise InvalidArgument(f"above 0 and at most 1, not {min_kept:g}", field="shrink_guard.min_kept")
-    window_s = convert.seconds(guard, "window", most_s=MAX_WINDOW_S)
+    window_s = convert.seconds(guard, "window", most_s=MAX_WINDOW_S, within="shrink_guard.")
     return ShrinkTerms(
         min_kept,
         DEFAULT_WINDOW_S if window_s is None else window_s,
-        convert.seconds(guard, "confirm_after", most_s=MAX_WINDOW_S),
+        convert.seconds(guard, "confirm_after", most_s=MAX_WINDOW_S, within="shrink_guard."),
     )

@@ -3,7 +3,7 @@
     ""                                        SERVING from start to stop, whatever ZooKeeper does: liveness. (A
                                               restart of the daemon would end the very session that is to be saved.)
     SessionService, AdminService              as "": they answer without ZooKeeper
-    NodeService, WatchService, HoldService    SERVING from the first session on while it is connected or suspended;
+    all others of zkside.v1                   SERVING from the first session on while it is connected or suspended;
                                               NOT_SERVING before it, while it is lost, and once draining began
 
 NOT_SERVING is advice for whoever chooses among daemons: cached reads and streams over caches are served all
