@@ -39,7 +39,13 @@ test: setup ## Run the tests, against real ZooKeeper.
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
+	@tools/provide namespaces || true
 	$(BIN)/pytest -q -m faults --timeout 900 $(ARGS)
+
+safety: setup ## Cut leaders off, and measure who still leads: zkside, Curator and kazoo. 35 minutes, as root.
+	@tools/provide $(SERVER) jdk maven namespaces
+	@$(MAKE) --no-print-directory .zkside/interop/.compiled
+	$(BIN)/python -m tests.safety.measure $(ARGS)
 
 interop: setup ## Let real Curator and kazoo contend with zkside for the same locks, elections and groups.
 	@tools/provide $(SERVER) jdk maven
@@ -110,4 +116,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults interop check fmt proto bench baseline lock clean setup
+.PHONY: help run test faults safety interop check fmt proto bench baseline lock clean setup

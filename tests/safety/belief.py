@@ -57,11 +57,11 @@ def disorders(beliefs: Iterable[Belief]) -> list[tuple[Belief, Belief]]:
     found: list[tuple[Belief, Belief]] = []
     newest: Belief | None = None
     for belief in sorted(beliefs):
-        if newest is not None and (belief.token, belief.who) != (newest.token, newest.who):
-            if belief.token <= newest.token:
-                found.append((newest, belief))
-                continue
-        newest = belief
+        rivals = newest is not None and (belief.token, belief.who) != (newest.token, newest.who)
+        if newest is not None and rivals and belief.token <= newest.token:
+            found.append((newest, belief))
+        else:
+            newest = belief
     return found
 
 
