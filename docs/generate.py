@@ -1,4 +1,5 @@
-"""Writes the generated parts of docs/*.md, or with --check tells whether they are up to date.
+"""Writes the generated parts of docs/*.md and the files that are generated as a whole, or with --check tells
+whether they are up to date.
 
 A part stands between two comments, which stay:
 
@@ -28,12 +29,19 @@ GENERATORS: Mapping[str, str] = {
 }
 """What is generated, and by which function without arguments that returns Markdown."""
 
+FILES: Mapping[Path, str] = {DOCS.parent / "zkside" / "client" / "sync.pyi": "docs.stubs:sync_face"}
+"""What is generated as a whole."""
+
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 def generator(name: str) -> Callable[[], str]:
     """Raises: KeyError for a name that is not registered above."""
-    module, _, function = GENERATORS[name].partition(":")
+    return _function(GENERATORS[name])
+
+
+def _function(name: str) -> Callable[[], str]:
+    module, _, function = name.partition(":")
     found: Callable[[], str] = getattr(import_module(module), function)
     return found
 
@@ -49,8 +57,13 @@ def outdated(docs: Path = DOCS) -> dict[Path, str]:
     return {page: new for page, text in pages.items() if (new := render(text)) != text}
 
 
+def outdated_files() -> dict[Path, str]:
+    """The files that are not as they should be, with what they should be."""
+    return {file: new for file, name in FILES.items() if (new := _function(name)()) != file.read_text()}
+
+
 def main(arguments: list[str]) -> int:
-    stale = outdated()
+    stale = outdated() | outdated_files()
     for page, text in stale.items():
         if "--check" in arguments:
             print(f"{page} is out of date: run `make fmt`", file=sys.stderr)

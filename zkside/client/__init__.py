@@ -42,7 +42,7 @@ from zkside.client.event import (
 )
 from zkside.client.hold import Held
 from zkside.client.link import DEFAULT_TIMEOUT_S, default_address
-from zkside.client.loss import Loss
+from zkside.client.loss import Loss, Revocation
 from zkside.client.member import GroupAnswer, GroupView, Member, ServiceInstance, ShrinkGuard, Withheld
 from zkside.client.mirror import Mirror, MirrorChanges
 from zkside.client.pipeline import Pipeline
@@ -111,6 +111,7 @@ __all__ = [
     "Node",
     "Pipeline",
     "Reading",
+    "Revocation",
     "Scope",
     "ServiceInstance",
     "Session",

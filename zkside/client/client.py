@@ -56,7 +56,7 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
         self._bookmark_interval_s = bookmark_interval_s
         self._streams: dict[tuple[Target, ...], SharedStream] = {}
         self._stopping: set[SharedStream] = set()
-        self.admin = AdminCalls(self._link)
+        self.admin: AdminCalls = AdminCalls(self._link)
 
     @property
     def address(self) -> str:

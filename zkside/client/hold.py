@@ -9,7 +9,7 @@ from typing import Self
 
 from zkside.client.holding import Holding, Request, Stream, Terms
 from zkside.client.link import Link
-from zkside.client.loss import Body, Loss
+from zkside.client.loss import Body, Loss, Revocation
 from zkside.client.value import HoldState, HoldStatus, seconds
 from zkside.errors import HoldLost
 from zkside.pb import hold_pb2
@@ -46,7 +46,7 @@ class Held:
         self._holding = Holding(link, stream, request, terms)
         self.lost: Loss = self._holding.lost
         """Set when the hold has ended without being released here: `reason = await held.lost`."""
-        self.revoke_requested: asyncio.Event = self._holding.revoke_requested
+        self.revoke_requested: Revocation = self._holding.revoke_requested
         """Set when somebody asks for a lock that is `revocable`. Letting go is up to you."""
 
     @property

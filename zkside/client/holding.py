@@ -14,7 +14,7 @@ from zkside.client import fault
 from zkside.client.belief import Belief
 from zkside.client.clock import lease_left_s, lease_ns, now_ns
 from zkside.client.link import WAIT_FOR_READY_METADATA, Link
-from zkside.client.loss import Body, Loss
+from zkside.client.loss import Body, Loss, Revocation
 from zkside.client.retry import Delays, is_final
 from zkside.client.value import HoldState, HoldStatus, duration, hold_of
 from zkside.errors import DeadlineExceeded, HoldLost, NodeExists, WaitTimeout, ZksideError
@@ -70,7 +70,7 @@ class Holding:
         self.status: HoldStatus | None = None
         """The newest that was told."""
         self.lost = Loss()
-        self.revoke_requested = asyncio.Event()
+        self.revoke_requested = Revocation()
         self.body: Body | None = None
         """Whom to cancel when it is lost."""
 

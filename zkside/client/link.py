@@ -32,7 +32,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # The daemon is on this host: to try often costs nothing, and a restart is over in a second.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 200),
     # Two clients of one process do not share a connection, so that neither waits for the other's traffic.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),

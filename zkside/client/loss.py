@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Generator
 
 
@@ -21,13 +22,35 @@ class Loss:
             self.reason = reason
             self._event.set()
 
-    async def wait(self) -> str:
-        """The reason, once there is one."""
-        await self._event.wait()
+    async def wait(self, timeout_s: float | None = None) -> str:
+        """The reason, once there is one; "" if there is none in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
         return self.reason
 
     def __await__(self) -> Generator[object, None, str]:
         return self.wait().__await__()
+
+
+class Revocation:
+    """Somebody asks for the hold. Letting go is up to its holder."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether somebody asked, in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        return self.is_set()
 
 
 class Body:
