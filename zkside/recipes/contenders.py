@@ -14,7 +14,6 @@ from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.watch import Scope, Target
 
-
 LOOK_INTERVAL_S = 1.0
 """So often an observer looks whether an outage is over, if nothing has changed in it."""
 

@@ -32,6 +32,9 @@ MAX_GRACE_S = 3600.0
 RECALL_S = 2.0
 """How long the owner of an exclusive hold has to let go when it is asked to. Longer than a client believes in
 its own lease without hearing from the daemon (docs/adr/0007)."""
+WATCH_AFTER_S = 0.25
+"""A hold that is over sooner costs the server no watch. Whether somebody else deleted its node is not looked
+for until then."""
 REVOKE = b"__REVOKE__"
 """Curator's word for it."""
 
@@ -79,6 +82,7 @@ class Hold:
         self._audience: Audience | None = None
         self._unwatch: Callable[[], None] = lambda: None
         self._is_recalled = False
+        self._watching: Timer | None = None
         self._expiry: Timer | None = None
         self._heartbeat: Timer | None = None
         self._heartbeat_due_ns = 0
@@ -188,7 +192,11 @@ class Hold:
         if self.attached and self.terms.heartbeat_timeout_s:
             self._feed()
         self._advance(Input.GRANTED, reason)
-        self.watch()
+        if self.terms.is_revocable:
+            self.watch()
+        else:
+            clock = holds.session.clock
+            self._watching = clock.call_at(clock.boottime_ns() + round(WATCH_AFTER_S * 1e9), self.watch)
         if not status.state.is_connected:
             self._advance(Input.DISCONNECTED, Reason.CONNECTION_LOST)
 
@@ -400,11 +408,11 @@ class Hold:
             self.release(Reason.STREAM_ENDED)
 
     def stop_timers(self) -> None:
-        """Neither grace nor heartbeat end it any more."""
-        for timer in (self._expiry, self._heartbeat):
+        """Neither grace nor heartbeat end it any more, and nobody looks after its node."""
+        for timer in (self._expiry, self._heartbeat, self._watching):
             if timer is not None:
                 timer.cancel()
-        self._expiry = self._heartbeat = None
+        self._expiry = self._heartbeat = self._watching = None
 
     def _stop_work(self) -> None:
         if self._work is not None and self._work is not asyncio.current_task():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -61,6 +61,7 @@ class _Attempt:
     make_parents: bool
     parents: CreateMode
     deadline_s: float | None
+    on_sent: Callable[[], object]
     abandoned: bool = False
     """Its caller has gone: nothing more may be sent for it."""
 
@@ -91,10 +92,12 @@ class Writes:
         make_parents: bool = False,
         parents: CreateMode = CreateMode.PERSISTENT,
         deadline_s: float | None = None,
+        on_sent: Callable[[], object] = lambda: None,
     ) -> Reply[Created]:
         """Create a node, exactly once; `protected` puts Curator's "_c_<uuid>-" before its name.
 
         Missing parents are made in the mode `parents`; containers that vanish before the node comes are made again.
+        `on_sent` is called whenever the create itself was sent: what it sends is answered right behind.
 
         Raises: what ZooKeeper refuses; OutcomeUnknown when the answer was lost and the node cannot be told
         from somebody else's; SessionLost for an ephemeral whose session ended meanwhile. Cancellation: a
@@ -105,10 +108,10 @@ class Writes:
             named = paths.join(paths.parent(operation.path), prefix + paths.name(operation.path))
             operation = replace(operation, path=named)
         if not operation.mode.is_ephemeral:
-            return await self._create(_Attempt(operation, prefix, make_parents, parents, deadline_s))
+            return await self._create(_Attempt(operation, prefix, make_parents, parents, deadline_s, on_sent))
         # The task goes on when its caller is cancelled, who would never hear what it had made. It may take as
         # long as the session needs to come back or to end: until then nobody knows whether there is a node.
-        attempt = _Attempt(operation, prefix, make_parents, parents, math.inf)
+        attempt = _Attempt(operation, prefix, make_parents, parents, math.inf, on_sent)
         task = asyncio.get_running_loop().create_task(self._create(attempt), name=f"create {operation.path}")
         self._creating.add(task)
         task.add_done_callback(self._creating.discard)
@@ -157,14 +160,14 @@ class Writes:
             except ConnectionLoss:
                 await self._find_out.look(sent)
 
-    async def _send(self, operation: Create, attempt: _Attempt) -> Reply[Created]:
+    def _send(self, operation: Create, attempt: _Attempt) -> asyncio.Future[Reply[Created]]:
         if attempt.abandoned:
             raise asyncio.CancelledError
         future = self._session.call(operation)
         if operation.mode.is_ephemeral:
             # When the answer comes, not when this task runs again: another's search may come between.
             future.add_done_callback(self._claim)
-        return await future
+        return future
 
     def _claim(self, future: asyncio.Future[Reply[Created]]) -> None:
         if not future.cancelled() and future.exception() is None:
@@ -178,7 +181,9 @@ class Writes:
             sent = self._find_out.sent("create", operation.path, attempt.deadline_s)
             number = claims.begin(sent.zxid_before) if operation.mode.is_ephemeral else None
             try:
-                return await self._send(operation, attempt)
+                answer = self._send(operation, attempt)
+                attempt.on_sent()
+                return await answer
             except ConnectionLoss:
                 found = await self._find_out.create(sent, operation, attempt.prefix)
                 if found is not None:

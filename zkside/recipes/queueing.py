@@ -15,7 +15,7 @@ from zkside.model.hold import Reason
 from zkside.model.operation import Acl, Create, CreateMode
 from zkside.recipes.hold import Hold
 from zkside.recipes.node import Writes
-from zkside.recipes.waiting import Rooms
+from zkside.recipes.waiting import Rooms, WaitingRoom
 from zkside.zk.session import Session
 
 
@@ -76,9 +76,15 @@ class Queueing:
                 epoch = self.session.epoch
                 try:
                     async with self.session.within(epoch):
-                        seat = await self.take_seat(hold, bid.path, bid)
                         with self._rooms.enter(bid.path, epoch) as room:
-                            await room.settle(seat.contender)
+                            before = 0
+
+                            def look(room: WaitingRoom = room) -> None:
+                                nonlocal before
+                                before = room.look()
+
+                            seat = await self.take_seat(hold, bid.path, bid, on_sent=look)
+                            await room.settle(seat.contender, before)
                             async with patience(until_s):
                                 await room.turn(seat.contender, hold.wait)
                         await in_turn(epoch, seat, until_s)
@@ -96,11 +102,13 @@ class Queueing:
         except HoldLost:
             hold.lose(Reason.NODE_DELETED)
 
-    async def take_seat(self, hold: Hold, parent: str, bid: Bid) -> Seat:
-        """A node among the contenders of a path; it goes when the hold does."""
+    async def take_seat(
+        self, hold: Hold, parent: str, bid: Bid, *, on_sent: Callable[[], object] = lambda: None
+    ) -> Seat:
+        """A node among the contenders of a path; it goes when the hold does. For `on_sent` see Writes.create."""
         operation = Create(paths.join(parent, bid.kind.value), bid.data, CreateMode.EPHEMERAL_SEQUENTIAL, bid.acl)
         reply = await self._writes.create(
-            operation, protected=True, make_parents=True, parents=CreateMode.CONTAINER, deadline_s=None
+            operation, protected=True, make_parents=True, parents=CreateMode.CONTAINER, on_sent=on_sent
         )
         made = reply.value
         hold.seat(made.path)

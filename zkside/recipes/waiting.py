@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from zkside.core.queueing import Contender, Queue, mixed
 from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoNode, SessionSuspended
 from zkside.hub.hub import Hub
 from zkside.model import path as paths
-from zkside.model.operation import Exists, GetChildren, Operation, T
+from zkside.model.operation import Exists, GetChildren, Operation, Reply, T
+from zkside.model.stat import Stat
 from zkside.zk.session import Session
 
 FEW = 16
@@ -65,18 +67,38 @@ class WaitingRoom:
         self._path = path
         self._queue = Queue()
         self._watched: dict[str, _Watched] = {}
-        self._listing: asyncio.Future[None] | None = None
-        self._listings_begun = self._newest_listing = 0
+        self._listing: asyncio.Future[Reply[tuple[list[str], Stat]]] | None = None
+        self._begun = self._newest = 0
+        """Listings, numbered as they were sent: the last one, and the last one that was answered."""
 
-    async def settle(self, me: Contender) -> None:
-        """Learn who is ahead of this contender, whose node was created before.
+    def look(self) -> int:
+        """Send a listing, unless one is under way; returns the number of the last one before.
+
+        For who has sent a create just now: what is listed behind it has its node.
+        """
+        before = self._begun
+        if self._listing is None:
+            self._begun += 1
+            self._listing = self._session.call(GetChildren(self._path))
+            self._listing.add_done_callback(partial(self._on_listed, self._begun))
+        return before
+
+    def _on_listed(self, number: int, listing: asyncio.Future[Reply[tuple[list[str], Stat]]]) -> None:
+        self._listing = None
+        error = None if listing.cancelled() else listing.exception()
+        if error is None:
+            self._queue.listed(listing.result().value[0])
+        if error is None or isinstance(error, NoNode):
+            self._newest = number
+
+    async def settle(self, me: Contender, before: int) -> None:
+        """Learn who is ahead of this contender; `before` is what `look` returned when its create was sent.
 
         Raises: HoldLost if its node is not there any more; InvalidArgument if others queue there under names
         that it cannot wait for.
         """
-        begun_before = self._listings_begun
         while not self._queue.has(me):
-            if self._newest_listing > begun_before:
+            if self._newest > before:
                 raise HoldLost(f"somebody deleted {me.name} while it waited", path=self._path)
             await self._list()
         other = mixed(me.kind, self._queue.known)
@@ -130,8 +152,8 @@ class WaitingRoom:
         watched for another waiter."""
         doubtful = [me, *(each for each in self._queue.blockers(me) if each.name not in self._watched)]
         if len(doubtful) > FEW:
-            begun_before = self._listings_begun
-            while self._newest_listing <= begun_before:
+            before = self._begun
+            while self._newest <= before:
                 await self._list()
         else:
             nodes = [paths.join(self._path, each.name) for each in doubtful]
@@ -143,21 +165,16 @@ class WaitingRoom:
             raise HoldLost(f"somebody deleted {me.name} while it waited", path=self._path)
 
     async def _list(self) -> None:
-        """List the children, or wait until another waiter has."""
-        if self._listing is not None:
-            await asyncio.wait([self._listing])
-            return
-        self._listings_begun += 1
-        number, self._listing = self._listings_begun, asyncio.get_running_loop().create_future()
-        try:
-            names, _ = await ask(self._session, GetChildren(self._path))
-            self._queue.listed(names)
-            self._newest_listing = number
-        except NoNode:
-            self._newest_listing = number
-        finally:
-            self._listing.set_result(None)
-            self._listing = None
+        """Wait for a listing: the one that is under way, or a new one. It may have failed with its connection."""
+        self.look()
+        listing = self._listing
+        assert listing is not None
+        await asyncio.wait([listing])
+        error = listing.exception()
+        if isinstance(error, ConnectionLoss | SessionSuspended):
+            await self._session.wait_connected()
+        elif error is not None and not isinstance(error, NoNode):
+            raise error
 
 
 async def ask(session: Session, operation: Operation[T]) -> T:
