@@ -29,6 +29,8 @@ class Crew:
     size: int = 2
     host: int = 1
     """For zkside: whose daemon it talks to."""
+    mark: str = ""
+    """Part of the names, for who is to be told from another crew of the same kind."""
 
     def __str__(self) -> str:
         host = f" on host {self.host}" if self.library == "zkside" else ""
@@ -37,7 +39,9 @@ class Crew:
     @property
     def names(self) -> tuple[str, ...]:
         host = self.host if self.library == "zkside" else ""
-        return tuple(f"{self.library}-{self.recipe}-{host}{letter}" for letter in ascii_lowercase[: self.size])
+        return tuple(
+            f"{self.library}-{self.recipe}-{self.mark}{host}{letter}" for letter in ascii_lowercase[: self.size]
+        )
 
 
 def curator(recipe: str, size: int = 3) -> Crew:

@@ -107,6 +107,7 @@ class Referee:
         if self._server is not None:
             self._server.close()
             self._over.set()
+            self._all_came.set()
             for line in self._lines:
                 line.close()
             await self._server.wait_closed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,7 @@ async def test_the_others_go_on_after_a_holder_is_killed(
     stage: Stage, path: str, victim: Crew, others: tuple[Crew, ...]
 ) -> None:
     """H1, H4, H8: nobody enters before, all do after; where zkside's client dies nobody waits for a session timeout."""
+    victim = replace(victim, mark="victim")
     [name] = victim.names
     size = 1 + sum(crew.size for crew in others)
     async with (

@@ -170,7 +170,8 @@ async def test_zkside_lists_what_curator_registers(stage: Stage, path: str, grou
         assert (service.name, service.id, service.address, service.port) == ("web", "one", "192.0.2.9", 9090)
         assert json.loads(service.payload) == "green"
         assert service.uri_spec == "{scheme}://{address}:{port}"
-        assert service.enabled
+        # Curator writes it only for an instance that is out of rotation.
+        assert not service.HasField("enabled")
         assert not service.HasField("ssl_port")
         assert abs(service.registration_time.ToMilliseconds() - time.time() * 1000) < 60_000
         await view.becomes({"one": member.data})

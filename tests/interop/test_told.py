@@ -78,8 +78,9 @@ async def test_curators_revoker_reaches_a_revocable_hold(stage: Stage, path: str
         hold = await until_held(stream)
         async with running("curator revoke", (*java(), "revoke", stage.hosts, path)) as asked:
             assert await asked.process.wait() == 0, asked.told()
-        while (update := await stream.read()).reason != "REVOKE_REQUESTED":
+        async for update in stream:
             assert update.state == hold_pb2.HOLD_STATE_HELD
-        assert update.state == hold_pb2.HOLD_STATE_HELD
-        assert update.hold.hold_id == hold.hold_id
+            assert update.hold.hold_id == hold.hold_id
+            if update.reason == "REVOKE_REQUESTED":
+                break
         stream.cancel()
