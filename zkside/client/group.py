@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 import grpc
@@ -93,7 +93,7 @@ class GroupCalls(Calls):
             timeout_s=timeout_s,
             wait_for_ready=wait_for_ready,
         )
-        return GroupAnswer(header_of(answer.header), _by_id(answer.members))
+        return GroupAnswer(header_of(answer.header), MappingProxyType(_by_id(answer.members)))
 
     def watch_group(
         self,
@@ -121,60 +121,73 @@ class GroupCalls(Calls):
 
 class GroupFlow:
     """Reads a group: all members, then a view for every change, over any number of streams. Views are whole; what
-    changed while there was no daemon is found by comparison. Goes on, stale, without ZooKeeper.
+    changed while there was no daemon is found by comparison. Goes on, stale, without ZooKeeper; a view may differ
+    from the one before in `stale` or `withheld` alone. A shrink guard begins anew with each daemon.
 
-    Raises NoAuth, InvalidPath; Unavailable if the first stream cannot be opened, unless `wait_for_ready`.
+    Raises NoAuth, InvalidPath, InvalidArgument; Unavailable if the first stream cannot be opened, unless
+    `wait_for_ready`.
     """
 
     def __init__(self, link: Link, path: str, guard: ShrinkGuard | None, *, wait_for_ready: bool) -> None:
         self._link = link
         self._request = group_pb2.WatchGroupRequest(path=path, shrink_guard=None if guard is None else guard.message())
         self._wait_for_ready = wait_for_ready
-        self._members: Mapping[str, Member] = {}
-        self._linked = False
+        self._latest: GroupView | None = None
+        # What has come of an update that goes on in the next message.
+        self._coming: dict[str, Member] | None = None
 
     async def run(self, put: Put[GroupView]) -> None:
         delays = Delays()
         while True:
+            linked, self._coming = self._latest is not None, None
             call = GroupServiceStub(self._link.channel).WatchGroup(
-                self._request, wait_for_ready=self._linked or self._wait_for_ready
+                self._request, wait_for_ready=linked or self._wait_for_ready
             )
             try:
                 while isinstance(message := await call.read(), group_pb2.WatchGroupResponse):
                     delays.succeeded()
-                    self._linked = True
-                    await put(self._view(message))
+                    view = self._view(message)
+                    if view is not None:
+                        self._latest = view
+                        await put(view)
             except grpc.aio.AioRpcError as error:
                 failure = fault.of_rpc(error, self._link.address)
-                if is_final(failure) or not (self._linked or self._wait_for_ready):
+                if is_final(failure) or not (self._latest or self._wait_for_ready):
                     raise failure from None
             finally:
                 call.cancel()
             await asyncio.sleep(delays.next_s())
 
-    def _view(self, message: group_pb2.WatchGroupResponse) -> GroupView:
-        before, kind = self._members, message.WhichOneof("update")
+    def _view(self, message: group_pb2.WatchGroupResponse) -> GroupView | None:
+        """The view after this message; None if it says nothing new, or more of it is to come."""
+        latest, kind = self._latest, message.WhichOneof("update")
+        before = {} if latest is None else latest.members
+        members = dict(before) if self._coming is None else self._coming
         if kind == "members":
-            self._members = _by_id(message.members.members)
-        elif kind == "changes":
-            changes = message.changes
-            members = dict(before)
-            for gone in changes.left:
-                members.pop(gone.member_id, None)
-            members.update(_by_id(list(changes.joined) + list(changes.changed)))
-            self._members = MappingProxyType(dict(sorted(members.items())))
-        after = self._members
+            members = _by_id(message.members.members)
+        for gone in message.changes.left:
+            members.pop(gone.member_id, None)
+        members |= _by_id(message.changes.joined) | _by_id(message.changes.changed)
+        self._coming = members if message.more else None
+        if message.more:
+            return None
         withheld = Withheld(message.withheld.published, message.withheld.present) if kind == "withheld" else None
-        return GroupView(
+        view = GroupView(
             header_of(message.header),
-            after,
+            MappingProxyType(dict(sorted(members.items()))),
             message.watch_id,
-            joined=tuple(member for name, member in after.items() if name not in before),
-            left=tuple(member for name, member in before.items() if name not in after),
-            changed=tuple(member for name, member in after.items() if name in before and before[name] != member),
+            joined=tuple(member for name, member in members.items() if name not in before),
+            left=tuple(member for name, member in before.items() if name not in members),
+            changed=tuple(member for name, member in members.items() if before.get(name, member) != member),
             withheld=withheld,
         )
+        is_news = latest is None or (view.members, view.stale, withheld) != (
+            latest.members,
+            latest.stale,
+            latest.withheld,
+        )
+        return view if is_news or (latest is not None and view.watch_id != latest.watch_id) else None
 
 
-def _by_id(members: Iterable[group_pb2.Member]) -> Mapping[str, Member]:
-    return MappingProxyType({member.member_id: member_of(member) for member in members})
+def _by_id(members: Iterable[group_pb2.Member]) -> dict[str, Member]:
+    return {member.member_id: member_of(member) for member in members}
