@@ -115,5 +115,31 @@ class HoldRow:
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", MappingProxyType(dict(self.data)))
 
+    @classmethod
+    def of(cls, terms: Terms, hold_id: str, path: str, czxid: int, resume_token: str) -> HoldRow:
+        """The row of a hold that is being granted."""
+        data = {
+            **terms.data,
+            "requested_path": terms.requested_path,
+            "heartbeat_timeout_s": str(terms.heartbeat_timeout_s),
+            "is_exclusive": "yes" if terms.is_exclusive else "",
+            "is_revocable": "yes" if terms.is_revocable else "",
+        }
+        return cls(hold_id, terms.recipe, path, czxid, resume_token, terms.reconnect_grace_s, data)
+
+    @property
+    def terms(self) -> Terms:
+        """What was agreed on it."""
+        data = dict(self.data)
+        return Terms(
+            self.recipe,
+            data.pop("requested_path"),
+            self.reconnect_grace_s,
+            float(data.pop("heartbeat_timeout_s")),
+            is_exclusive=bool(data.pop("is_exclusive", "")),
+            is_revocable=bool(data.pop("is_revocable", "")),
+            data=data,
+        )
+
     def __repr__(self) -> str:
         return f"HoldRow({self.recipe} {self.hold_id} {self.path} czxid={self.czxid:#x})"

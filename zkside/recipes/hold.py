@@ -25,6 +25,7 @@ from zkside.hub.hub import Hub
 from zkside.model.hold import HoldRow, HoldState, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionState, SessionStatus
 from zkside.recipes.audience import Audience
+from zkside.recipes.heartbeat import Heartbeat
 from zkside.zk.clock import Timer
 from zkside.zk.session import Session
 
@@ -84,42 +85,18 @@ class Hold:
         self._is_recalled = False
         self._watching: Timer | None = None
         self._expiry: Timer | None = None
-        self._heartbeat: Timer | None = None
-        self._heartbeat_due_ns = 0
+        self._heartbeat = Heartbeat(holds.session.clock, terms.heartbeat_timeout_s, self._on_heartbeat_missed)
         self._lease_told_ns = 0
 
     @classmethod
     def reclaimed(cls, holds: Registry, row: HoldRow, epoch: int) -> Hold:
         """The hold of a journal's row: in jeopardy until its session is taken up again."""
-        data = dict(row.data)
-        terms = Terms(
-            row.recipe,
-            data.pop("requested_path"),
-            row.reconnect_grace_s,
-            float(data.pop("heartbeat_timeout_s")),
-            is_exclusive=bool(data.pop("is_exclusive", "")),
-            is_revocable=bool(data.pop("is_revocable", "")),
-            data=data,
-        )
-        hold = cls(holds, terms)
+        hold = cls(holds, row.terms)
         hold.hold_id, hold.resume_token = row.hold_id, row.resume_token
         hold.path, hold.czxid, hold.epoch = row.path, row.czxid, epoch
         hold._nodes[row.path] = row.czxid
         hold.state, hold.reason = HoldState.JEOPARDY, Reason.CONNECTION_LOST
         return hold
-
-    def _row(self) -> HoldRow:
-        terms = self.terms
-        data = {
-            **terms.data,
-            "requested_path": terms.requested_path,
-            "heartbeat_timeout_s": str(terms.heartbeat_timeout_s),
-            "is_exclusive": "yes" if terms.is_exclusive else "",
-            "is_revocable": "yes" if terms.is_revocable else "",
-        }
-        return HoldRow(
-            self.hold_id, terms.recipe, self.path, self.czxid, self.resume_token, terms.reconnect_grace_s, data
-        )
 
     @property
     def attached(self) -> bool:
@@ -144,7 +121,7 @@ class Hold:
         if self.state not in _OWNED or self._is_recalled:
             return 0
         lease_ns = self._holds.session.lease_boottime_ns
-        return min(lease_ns, self._heartbeat_due_ns) if self._heartbeat is not None else lease_ns
+        return min(lease_ns, self._heartbeat.due_ns or lease_ns)
 
     # While it waits
 
@@ -184,13 +161,13 @@ class Hold:
             raise SessionLost(f"the session that created {path} is over")
         self.path, self.czxid, self.epoch, self.position = path, czxid, epoch, 0
         try:
-            holds.session.journal.put_hold(self._row())
+            holds.session.journal.put_hold(HoldRow.of(self.terms, self.hold_id, path, czxid, self.resume_token))
         except BaseException:
             self.path, self.czxid, self.epoch = "", 0, 0
             raise
         holds.granted += 1
-        if self.attached and self.terms.heartbeat_timeout_s:
-            self._feed()
+        if self.attached:
+            self._heartbeat.feed()
         self._advance(Input.GRANTED, reason)
         if self.terms.is_revocable:
             self.watch()
@@ -251,8 +228,8 @@ class Hold:
             before.tell(
                 HoldUpdate(self.hold_id, self.path, self.epoch, self.czxid, 0, "", HoldState.LOST, Reason.TAKEN_OVER)
             )
-        if self.terms.heartbeat_timeout_s and self.state in _OWNED:
-            self._feed()
+        if self.state in _OWNED:
+            self._heartbeat.feed()
         if self.reason is not Reason.NONE:
             # A hold that has not looked for its place yet has nothing to tell.
             self._tell()
@@ -260,9 +237,7 @@ class Hold:
 
     def _detach(self) -> None:
         self._audience = None
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            self._heartbeat = None
+        self._heartbeat.stop()
         if self.state.is_over or self.releasing is not None:
             return
         if self.state is HoldState.WAITING:
@@ -285,22 +260,12 @@ class Hold:
     def heartbeat(self) -> float:
         """The application lives; returns the seconds until the next heartbeat is due."""
         if self.attached and self.state in _OWNED:
-            self._feed()
+            self._heartbeat.feed()
             self._tell(refresh=True)
         return self.terms.heartbeat_timeout_s
 
-    def _feed(self) -> None:
-        clock = self._holds.session.clock
-        self._heartbeat_due_ns = clock.boottime_ns() + round(self.terms.heartbeat_timeout_s * 1e9)
-        if self._heartbeat is None:
-            self._heartbeat = clock.call_at(self._heartbeat_due_ns, self._on_heartbeat_due)
-
-    def _on_heartbeat_due(self) -> None:
-        clock = self._holds.session.clock
-        if clock.boottime_ns() < self._heartbeat_due_ns:
-            self._heartbeat = clock.call_at(self._heartbeat_due_ns, self._on_heartbeat_due)
-        else:
-            self._end(Input.LOST, Reason.HEARTBEAT_MISSED)
+    def _on_heartbeat_missed(self) -> None:
+        self._end(Input.LOST, Reason.HEARTBEAT_MISSED)
 
     # What happens to it
 
@@ -409,20 +374,22 @@ class Hold:
 
     def stop_timers(self) -> None:
         """Neither grace nor heartbeat end it any more, and nobody looks after its node."""
-        for timer in (self._expiry, self._heartbeat, self._watching):
+        self._heartbeat.stop()
+        for timer in (self._expiry, self._watching):
             if timer is not None:
                 timer.cancel()
-        self._expiry = self._heartbeat = self._watching = None
+        self._expiry = self._watching = None
 
     def _stop_work(self) -> None:
         if self._work is not None and self._work is not asyncio.current_task():
             self._work.cancel()
 
     def _end(self, given: Input, reason: Reason) -> None:
+        # First of all: what follows asks the session, which may find itself lost just then and end all holds.
+        self._advance(given, reason)
         self._stop_work()
         self._hand_over()
         self._unwatch()
         self.stop_timers()
-        self._advance(given, reason)
         self.ended.set_result(None)
         self._holds.forget(self)
