@@ -35,6 +35,11 @@ class Kind(Enum):
     def is_shared(self) -> bool:
         return self in (Kind.READ, Kind.KAZOO_READ)
 
+    @property
+    def needs_lasting_parent(self) -> bool:
+        """kazoo looks for a lock's path once, and fails when the path has gone since, as a container would."""
+        return self in (Kind.KAZOO_LOCK, Kind.KAZOO_READ)
+
 
 _QUEUE_TOGETHER = {
     Kind.LOCK: {Kind.LOCK, Kind.READ},

@@ -107,7 +107,7 @@ class Queueing:
     ) -> Seat:
         """A node among the contenders of a path; it goes when the hold does. For `on_sent` see Writes.create."""
         operation = Create(paths.join(parent, bid.kind.value), bid.data, CreateMode.EPHEMERAL_SEQUENTIAL, bid.acl)
-        parents = CreateMode.CONTAINER if bid.kind.needs_lasting_parent else CreateMode.CONTAINER
+        parents = CreateMode.PERSISTENT if bid.kind.needs_lasting_parent else CreateMode.CONTAINER
         reply = await self._writes.create(
             operation, protected=True, make_parents=True, parents=parents, on_sent=on_sent
         )
