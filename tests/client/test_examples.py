@@ -16,6 +16,10 @@ SAYS = {
     "hello.py": "not set: it has version 1 by now",
     "settings.py": "colour: blue (current)",
     "members.py": "I leave; still held: True",
+    "paused.py": "in the store: from the second holder; the balance: 100",
+    "leader.py": "I resign; still leading: True",
+    "nightly.py": "done",
+    "fencing.py": "with fencing tokens: 'of the second'",
 }
 
 
