@@ -13,7 +13,7 @@ from bench.__main__ import main
 def test_a_quick_run_measures_and_leaves_table_json_and_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--quick", "--out", str(tmp_path), "burst", "holds"]) == 0
+    assert main(["--quick", "--out", str(tmp_path), "burst", "holds", "handover", "restart"]) == 0
     assert "events delivered" in capsys.readouterr().out
     assert {file.name for file in tmp_path.iterdir()} == {
         "benchmarks.json",
