@@ -157,6 +157,37 @@ async def test_holds_are_taken_up_by_the_next_daemon(mortal: MortalDaemon, morta
     await waiter.__aexit__(None, None, None)
 
 
+async def test_a_daemon_that_stops_asks_for_its_locks_back(mortal: MortalDaemon, mortal_client: Client) -> None:
+    """O3, H1, H5: it is told before the node goes; who waits queues again with the next daemon."""
+    reasons: list[str] = []
+
+    async def work(entered: asyncio.Event) -> None:
+        try:
+            async with mortal_client.lock("/lock"):
+                entered.set()
+                await asyncio.Event().wait()
+        except HoldLost as lost:
+            reasons.append(lost.metadata["reason"])
+
+    entered = asyncio.Event()
+    working = asyncio.create_task(work(entered))
+    await entered.wait()
+    waiter = mortal_client.lock("/lock", cancel_on_loss=False)
+    waiting = asyncio.create_task(waiter.__aenter__())
+    while len(await mortal_client.contenders("/lock")) < 2:
+        pass
+    begun_s = asyncio.get_running_loop().time()
+    assert await mortal.stop() == 0
+    assert asyncio.get_running_loop().time() - begun_s < 2.0, "it need not wait for whom it asked"
+    async with asyncio.timeout(20):
+        await working
+        assert reasons == ["DRAINED"]
+        await mortal.start()
+        await waiting
+    assert waiter.is_held()
+    await waiter.__aexit__(None, None, None)
+
+
 async def test_who_waits_too_long_is_told_and_leaves_nothing(client: Client, root: str) -> None:
     """H6"""
     async with client.lock(f"{root}/lock"):
