@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 STILL: Final = (1 << 63) - 1
@@ -84,10 +85,10 @@ def beliefs_of(who: str, samples: Sequence[Sample], *, gap_ns: int) -> list[Beli
     might have gone on at any instant of it.
     """
     found: list[Belief] = []
-    for sample, following in zip(samples, [*samples[1:], None], strict=True):
+    for sample, following in zip_longest(samples, samples[1:]):
         if sample.until_ns <= sample.at_ns:
             continue
-        next_ns = following.at_ns if following else STILL
+        next_ns = following.at_ns if following is not None else STILL
         is_on = following is not None and following.until_ns > following.at_ns and following.token == sample.token
         until_ns = sample.at_ns + 1
         if next_ns - sample.at_ns >= gap_ns or is_on:

@@ -64,3 +64,7 @@ def test_each_grant_is_a_belief_of_its_own() -> None:
 
 def test_a_lease_that_ended_between_two_looks_leaves_a_hole() -> None:
     assert stretches("a", (0, 30, 1), (50, 90, 1), (55, 0, 1)) == [(0, 30, 1), (50, 51, 1)]
+
+
+def test_a_program_that_never_looked_believed_nothing() -> None:
+    assert stretches("a") == []
