@@ -159,11 +159,15 @@ async def test_an_id_that_is_taken_is_refused(client: Stubs) -> None:
 
 
 async def test_a_member_joins_again_in_the_next_session_under_its_name(
-    shaky_client: Stubs, proxy: Proxy, stock_client: KazooClient
+    shaky_host: Host, shaky_client: Stubs, proxy: Proxy, stock_client: KazooClient
 ) -> None:
-    """S4, H2."""
-    stream = shaky_client.group.Join(JoinRequest(path="/g", data=b"me"))
-    held = await update(stream)
+    """S4, H2: also on a stream that took it up."""
+    request = JoinRequest(path="/g", data=b"me", reconnect_grace=Duration(seconds=10))
+    async with shaky_host.stubs() as first:
+        held = await update(first.group.Join(request))
+    request.resume_token = held.hold.resume_token
+    stream = shaky_client.group.Join(request)
+    assert (await update(stream)).hold.hold_id == held.hold.hold_id
     watch = shaky_client.group.WatchGroup(WatchGroupRequest(path="/g"))
     (member,) = (await heard(watch)).members.members
     assert held.hold.path == f"/g/{member.member_id}"
@@ -305,6 +309,12 @@ async def test_a_group_that_is_absent_is_empty(client: Stubs, stock_client: Kazo
         assert (list(answer.members), answer.header.stale) == ([], False)
     stock_client.create("/g")
     assert not (await client.group.ListGroup(request)).members
+
+
+async def test_a_transaction_that_is_not_seen_in_time_is_said_to_be_missing(client: Stubs) -> None:
+    """R2."""
+    request = ListGroupRequest(path="/g", options=node_pb2.ReadOptions(min_zxid=1 << 60))
+    assert (await failure(client.group.ListGroup(request, timeout=0.5))).reason == "TOO_STALE"
 
 
 async def test_a_watcher_hears_who_joins_changes_and_leaves(client: Stubs, stock_client: KazooClient) -> None:

@@ -123,7 +123,7 @@ class GroupWatch:
         due_s = self._guard.due_s if self._guard is not None else None
         if self._stale:
             # That the cache has been compared with ZooKeeper is no delivery.
-            due_s = min(due_s or math.inf, asyncio.get_running_loop().time() + STALE_CHECK_S)
+            due_s = min(math.inf if due_s is None else due_s, asyncio.get_running_loop().time() + STALE_CHECK_S)
         return due_s
 
     def _apply(self, delivered: Delivery | None) -> bool:

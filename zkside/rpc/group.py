@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, closing, contextmanager
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,19 +21,17 @@ from zkside.model.operation import Acl, Create, CreateMode
 from zkside.model.record import Record
 from zkside.model.watch import Scope, Target
 from zkside.pb import group_pb2, hold_pb2
-from zkside.recipes.group import RECIPE, GroupNews, GroupWatch, Listed, Withheld, join
+from zkside.recipes.group import RECIPE, GroupNews, GroupWatch, Listed, join
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.rpc import convert, hold
 from zkside.rpc.interceptors import Call, StreamCall
+from zkside.rpc.member import MADE_AT_ONCE, Made, message_of, responses
+from zkside.rpc.node import in_time
 
 MAX_WINDOW_S = 86_400.0
 DEFAULT_MIN_KEPT, DEFAULT_WINDOW_S = 0.5, 10.0
-# A message past gRPC's usual limit of 4 MiB could not be received: what is larger goes on in the next one.
-PART_BYTES = 2 * 1024 * 1024
 READ_AT_ONCE = 1000
-MADE_AT_ONCE = 500
-"""Members made into messages between two turns of the event loop."""
 
 
 class GroupServicer:
@@ -46,7 +44,7 @@ class GroupServicer:
         self._writes = writes
         self._default_acl = default_acl
         self._watches: dict[str, GroupWatch] = {}
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, Made] = {}
 
     def join(self, request: group_pb2.JoinRequest, call: StreamCall) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
         group = paths.validate(request.path)
@@ -87,8 +85,8 @@ class GroupServicer:
             call.stream.pending = subscription.pending
             self._watches[watch.watch_id] = watch
             try:
-                async for news in watch.news():
-                    async for response in self._responses(news, made):
+                async with aclosing(responses(self._counted(watch), made)) as parts:
+                    async for response in parts:
                         stale, age_s = subscription.is_stale(), subscription.age_s()
                         convert.fill_header(response.header, self._session, watch.zxid, stale=stale, age_s=age_s)
                         response.watch_id = watch.watch_id
@@ -97,13 +95,14 @@ class GroupServicer:
                 del self._watches[watch.watch_id]
 
     async def list_group(self, request: group_pb2.ListGroupRequest, call: Call) -> group_pb2.ListGroupResponse:
-        answer = await self._read(paths.validate(request.path), convert.freshness(request))
+        path, freshness = paths.validate(request.path), convert.freshness(request)
+        answer = await in_time(self._read(path, freshness), freshness, call)
         response = group_pb2.ListGroupResponse(header=convert.answer_header(self._session, answer))
         for count, (name, record) in enumerate(answer.value):
             if count % MADE_AT_ONCE == MADE_AT_ONCE - 1:
                 await asyncio.sleep(0)
             if members.is_member(record):
-                response.members.append(_member(name, record))
+                response.members.append(message_of(name, record))
         return response
 
     async def confirm_shrink(
@@ -136,33 +135,18 @@ class GroupServicer:
             ]
         return Answer(found, zxid, stale, age_s)
 
-    async def _responses(self, news: GroupNews, made: _Made) -> AsyncGenerator[group_pb2.WatchGroupResponse, None]:
-        """One, or several if it is large: all but the last say `more`."""
-        response = group_pb2.WatchGroupResponse()
-        if isinstance(news, Withheld):
-            response.withheld.published, response.withheld.present = news.published, news.present
-            yield response
-            return
-        listing = isinstance(news, Listed)
-        (response.members if listing else response.changes).SetInParent()
-        size_bytes = 0
-        for count, (kind, named) in enumerate(_rows(news)):
-            if count % MADE_AT_ONCE == MADE_AT_ONCE - 1:
-                await asyncio.sleep(0)
-            message = made.left(named) if kind == "left" else made.member(named)
-            message_bytes = message.ByteSize() + 8
-            if size_bytes and size_bytes + message_bytes > PART_BYTES:
-                response.more = True
-                yield response
-                # The rest of a list joins it, so that it is whole also to those who do not look at `more`.
-                response, listing, size_bytes = group_pb2.WatchGroupResponse(), False, 0
-            (response.members.members if listing else getattr(response.changes, kind)).append(message)
-            size_bytes += message_bytes
-        yield response
+    async def _counted(self, watch: GroupWatch) -> AsyncGenerator[GroupNews, None]:
+        async with aclosing(watch.news()) as told:
+            async for news in told:
+                if isinstance(news, Listed):
+                    self._hub.snapshots_out += 1
+                elif isinstance(news, Differences):
+                    self._hub.changes_out += sum(map(len, news))
+                yield news
 
     @contextmanager
-    def _making(self, path: str) -> Iterator[_Made]:
-        made = self._made.setdefault(path, _Made(self._hub, path))
+    def _making(self, path: str) -> Iterator[Made]:
+        made = self._made.setdefault(path, Made(self._hub, path))
         made.users += 1
         try:
             yield made
@@ -170,64 +154,6 @@ class GroupServicer:
             made.users -= 1
             if not made.users:
                 del self._made[path]
-
-
-class _Made:
-    """The members of one group as messages, each made once for all who watch it."""
-
-    def __init__(self, hub: Hub, path: str) -> None:
-        self.users = 0
-        self._hub = hub
-        self._path = path
-        self._by_name: dict[str, tuple[Record, group_pb2.Member]] = {}
-
-    def member(self, named: Named) -> group_pb2.Member:
-        name, record = named
-        kept = self._by_name.get(name)
-        if kept is not None and kept[0] is record:
-            return kept[1]
-        message = _member(name, record)
-        # One that has been replaced or has left is a slow watcher's own affair: nobody would take it out again.
-        if self._hub.table.records.get(paths.join(self._path, name)) is record:
-            self._by_name[name] = record, message
-        return message
-
-    def left(self, named: Named) -> group_pb2.Member:
-        """As `member`, for one that has left."""
-        kept = self._by_name.get(named.name)
-        if kept is None or kept[0] is not named.record:
-            return _member(named.name, named.record)
-        del self._by_name[named.name]
-        return kept[1]
-
-
-def _rows(news: Listed | Differences) -> Iterable[tuple[str, Named]]:
-    """What a message has to say, with the field of MemberChanges that it belongs to."""
-    if isinstance(news, Listed):
-        return (("joined", named) for named in news.members)
-    return (
-        (kind, named)
-        for kind, several in (("joined", news.joined), ("left", news.left), ("changed", news.changed))
-        for named in several
-    )
-
-
-def _member(name: str, record: Record) -> group_pb2.Member:
-    member = members.member(name, record)
-    message = group_pb2.Member(member_id=name, data=member.data, fencing_token=member.fencing_token)
-    instance = member.service
-    if instance is not None:
-        service = message.service
-        service.name, service.id, service.address = instance.name, instance.id, instance.address
-        service.payload, service.uri_spec = instance.payload, instance.uri_spec
-        service.registration_time.FromMilliseconds(instance.registration_time_ms)
-        if instance.port is not None:
-            service.port = instance.port
-        if instance.ssl_port is not None:
-            service.ssl_port = instance.ssl_port
-        if instance.enabled is not None:
-            service.enabled = instance.enabled
-    return message
 
 
 # What comes in

@@ -64,7 +64,7 @@ class NodeServicer:
         path, freshness = paths.validate(request.path), convert.freshness(request)
         answer = self._reads.get_nowait(path, freshness)
         if answer is None:
-            answer = await _in_time(self._reads.get(path, freshness), freshness, call)
+            answer = await in_time(self._reads.get(path, freshness), freshness, call)
         response = node_pb2.GetResponse()
         convert.fill_header(response.header, self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
         convert.fill_node(response.node, path, answer.value)
@@ -78,7 +78,7 @@ class NodeServicer:
             raise TooLarge(f"at most {MAX_PATHS} paths, not {len(request.paths)}", field="paths")
         wanted = [paths.validate(path, field=f"paths[{n}]") for n, path in enumerate(request.paths)]
         freshness = convert.freshness(request)
-        answer = await _in_time(self._reads.get_many(wanted, freshness), freshness, call)
+        answer = await in_time(self._reads.get_many(wanted, freshness), freshness, call)
         response = node_pb2.GetManyResponse(header=self._header(answer))
         for path, state in zip(wanted, answer.value, strict=True):
             result = response.results.add(path=path)
@@ -90,7 +90,7 @@ class NodeServicer:
 
     async def exists(self, request: node_pb2.ExistsRequest, call: Call) -> node_pb2.ExistsResponse:
         path, freshness = paths.validate(request.path), convert.freshness(request)
-        answer = await _in_time(self._reads.exists(path, freshness), freshness, call)
+        answer = await in_time(self._reads.exists(path, freshness), freshness, call)
         stat = None if answer.value is None else convert.stat(answer.value)
         return node_pb2.ExistsResponse(header=self._header(answer), exists=stat is not None, stat=stat)
 
@@ -99,7 +99,7 @@ class NodeServicer:
         if request.page_size > MAX_PAGE:
             raise InvalidArgument(f"at most {MAX_PAGE}", field="page_size")
         last_seen = _page_token(request.page_token)
-        answer = await _in_time(self._reads.children(path, freshness), freshness, call)
+        answer = await in_time(self._reads.children(path, freshness), freshness, call)
         names = answer.value.names
         start = 0 if last_seen is None else bisect_right(names, last_seen)
         page = names[start : start + (request.page_size or DEFAULT_PAGE)]
@@ -107,7 +107,7 @@ class NodeServicer:
         if request.with_nodes and page:
             # A second read, of this page only: the children of a large parent would not fit into one.
             children = [paths.join(path, name) for name in page]
-            nodes = await _in_time(self._reads.get_many(children, freshness), freshness, call)
+            nodes = await in_time(self._reads.get_many(children, freshness), freshness, call)
             answer = answer._replace(zxid=min(answer.zxid, nodes.zxid))
             size_bytes = 0
             for count, (child, state) in enumerate(zip(children, nodes.value, strict=True)):
@@ -239,7 +239,7 @@ class NodeServicer:
         return convert.header(self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
 
 
-async def _in_time(reading: Awaitable[T], freshness: Freshness, call: Call) -> T:
+async def in_time(reading: Awaitable[T], freshness: Freshness, call: Call) -> T:
     """A read that waits for min_zxid says TOO_STALE just before its caller's deadline."""
     deadline_s = call.deadline_s() if freshness.min_zxid else None
     if deadline_s is None:
