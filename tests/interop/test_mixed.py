@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
+
 import grpc
 import pytest
 
 from tests.interop.conftest import Contend
-from tests.interop.contest import Crew, Stage, curator, kazoo, running, zkside
+from tests.interop.contest import Crew, Stage, curator, kazoo, running, wait_ended, zkside
 from tests.interop.referee import Referee
 from tests.interop.zkside_contender import opening, until_held
 
@@ -58,3 +62,37 @@ async def test_another_layout_on_the_path_is_refused(stage: Stage, path: str, fi
         before = referee.ledger.grants.total()
         await referee.wait_grants(before + 2 * first.size)
         assert referee.ledger.overlaps == []
+
+
+async def test_intruders_do_no_harm(stage: Stage, path: str) -> None:
+    """H1, H8: while somebody tries other layouts again and again, those who belong there are served as ever."""
+    crews = curator("mutex"), zkside("lock:CURATOR")
+    refusals = 0
+
+    async def intrude(channel: grpc.aio.Channel) -> None:
+        nonlocal refusals
+        for recipe in itertools.cycle(("lock:CURATOR_READ_WRITE", "election:LATCH", "lock:KAZOO")):
+            with pytest.raises(grpc.aio.AioRpcError, match="layout"):
+                await until_held(opening(recipe, path, channel)("intruder"))
+            refusals += 1
+
+    async with (
+        Referee(contenders=6, grants=1000) as referee,
+        contextlib.AsyncExitStack() as stack,
+        grpc.aio.insecure_channel(stage.daemons[0]) as channel,
+    ):
+        started = [
+            await stack.enter_async_context(running(str(crew), stage.command(crew, path, referee.port)))
+            for crew in crews
+        ]
+        # From the second round on, until shortly before the end, the path is never empty.
+        await referee.wait_grants(12)
+        intruder = asyncio.create_task(intrude(channel))
+        await referee.wait_grants(900)
+        intruder.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await intruder
+        await wait_ended(referee, started, within_s=30.0)
+    assert refusals > 50
+    assert referee.ledger.overlaps == []
+    assert referee.ledger.disorders == []

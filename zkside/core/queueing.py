@@ -83,9 +83,19 @@ def contenders(names: Iterable[str]) -> list[Contender]:
     return sorted(each for each in map(contender, names) if each is not None)
 
 
-def mixed(kind: Kind, queue: Iterable[Contender]) -> Kind | None:
-    """A kind in the queue that a contender of this kind cannot wait for, nor the other way round."""
-    return next((each.kind for each in queue if each.kind not in _QUEUE_TOGETHER[kind]), None)
+def mixed(one: Contender, queue: Iterable[Contender]) -> Kind | None:
+    """A kind ahead of this contender that it cannot wait for, nor the other way round.
+
+    Whoever is ahead but was mixed there himself is about to be refused and does not count: the layout is that of
+    those who came first, and a stranger who tries again and again harms nobody.
+    """
+    present: set[Kind] = set()
+    for each in queue:
+        if not each < one:
+            break
+        if present <= _QUEUE_TOGETHER[each.kind]:
+            present.add(each.kind)
+    return next(iter(present - _QUEUE_TOGETHER[one.kind]), None)
 
 
 class Queue:

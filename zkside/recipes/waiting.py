@@ -101,7 +101,7 @@ class WaitingRoom:
             if self._newest > before:
                 raise HoldLost(f"somebody deleted {me.name} while it waited", path=self._path)
             await self._list()
-        other = mixed(me.kind, self._queue.known)
+        other = mixed(me, self._queue.known)
         if other is not None:
             raise InvalidArgument(
                 f'{self._path} is in use with the layout of "…{other.value}…" names, which do not wait for '
