@@ -20,11 +20,12 @@ def say(rule: str, *, believes: bool) -> None:
 
 async def lead(rule: str, address: str, path: str) -> None:
     async with Client(address) as client, client.campaign(path, wait_for_ready=True, cancel_on_loss=False) as held:
-        say(rule, believes=True)
-        while held.is_held():  # noqa: ASYNC110 - the clock ends it, not an event
+        believes = False
+        while True:
+            if believes != held.is_held():
+                believes = not believes
+                say(rule, believes=believes)
             await asyncio.sleep(0.001)
-        say(rule, believes=False)
-        await asyncio.Event().wait()
 
 
 async def main(rule: str, address: str, path: str) -> None:

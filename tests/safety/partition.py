@@ -80,8 +80,9 @@ def _outcomes(
         return (min(at_ns, healed_ns) - began_ns) / 1e9
 
     return [
-        Outcome(rule, after_s(first.until_ns), first.until_ns != STILL, after_s(new[rule][0].from_ns))
-        for rule, (first, *_) in old.items()
+        # A belief may have lapsed and come back before (the machine was busy): its last end counts.
+        Outcome(rule, after_s(last.until_ns), last.until_ns != STILL, after_s(new[rule][0].from_ns))
+        for rule, (*_, last) in old.items()
     ]
 
 

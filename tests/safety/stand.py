@@ -52,8 +52,8 @@ class Word:
 
     @staticmethod
     def of(rule: str, *, believes: bool) -> Callable[[list[Word]], bool]:
-        """The condition that such a word has come."""
-        return lambda words: any(word.rule == rule and word.believes == believes for word in words)
+        """The condition that this is the last word on it."""
+        return lambda words: [word.believes for word in words if word.rule == rule][-1:] == [believes]
 
 
 class Candidate:
@@ -236,7 +236,7 @@ class Contest:
         return [rule for rule in self.rules if rule not in KAZOO[1:]]
 
     def wait_for(self, *, believes: bool, without: Sequence[str] = (), deadline_s: float) -> bool:
-        """Whether by every rule but these somebody has begun to believe (or ended) before that instant."""
+        """Whether by every rule but these it came to be believed (or not) before that instant."""
         return all(
             candidate.wait_until(Word.of(rule, believes=believes), deadline_s=deadline_s)
             for candidate in self.candidates
