@@ -1,0 +1,46 @@
+"""What the waiters of one daemon share, on real ZooKeeper."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.rpc.host import PATIENCE_S, Host
+from zkside.core.queueing import Contender, contender
+from zkside.model import path as paths
+from zkside.model.operation import Create, CreateMode, Delete, Exists
+from zkside.recipes.waiting import WaitingRoom
+
+READER = "__READ__"
+WRITER = "__WRIT__"
+
+
+async def seat(host: Host, name: str) -> Contender:
+    made = await host.session.call(Create(f"/queue/{name}", b"", CreateMode.EPHEMERAL_SEQUENTIAL))
+    found = contender(paths.name(made.value.path))
+    assert found is not None
+    return found
+
+
+async def take_turn(room: WaitingRoom, me: Contender, before: int) -> None:
+    await room.settle(me, before)
+    await room.turn(me, lambda position: None)
+
+
+async def test_a_listing_from_before_a_release_leaves_nobody_waiting(host: Host) -> None:
+    """H7: the listing that still has the writer and the event of its end come together, in most of the rounds."""
+    await host.session.call(Create("/queue", b""))
+    room = WaitingRoom(host.session, host.hub, "/queue")
+    for _ in range(50):
+        writer = await seat(host, WRITER)
+        one = await seat(host, READER)
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as waiters:
+            waiters.create_task(take_turn(room, one, room.look()))
+            while not host.hub.statistics().server_watches:
+                await host.session.call(Exists("/queue"))
+            other = await seat(host, READER)
+            before = room.look()
+            released = host.session.call(Delete(paths.join("/queue", writer.name)))
+            waiters.create_task(take_turn(room, other, before))
+            await released
+        for reader in (one, other):
+            await host.session.call(Delete(paths.join("/queue", reader.name)))
