@@ -24,7 +24,7 @@ from tests.parts.ensemble import Ensemble
 from zkside.cli.zookeeper import Installation, ZooKeeperServer, find
 from zkside.errors import StartError
 
-TOOLS = ("ip", "ss", "nft", "nsenter", "unshare")
+TOOLS = ("ip", "ss", "nft", "nsenter", "setpriv", "unshare")
 CLIENT_PORT, QUORUM_PORT, ELECTION_PORT = 2181, 2888, 3888
 
 _CLONE_NEWNET = 0x40000000
@@ -59,8 +59,11 @@ class Host:
 
     @property
     def launcher(self) -> tuple[str, ...]:
-        """Put in front of a command, it becomes that command on this host."""
-        return ("nsenter", f"--net={self.namespace}", "--")
+        """Put in front of a command, it becomes that command on this host.
+
+        It is killed when the thread that started it ends: start it in one that stays.
+        """
+        return ("setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self.namespace}", "--")
 
     def connect(self, address: str, port: int, *, timeout_s: float = 5.0) -> socket.socket:
         """A TCP connection from this host. Raises: OSError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -106,6 +107,8 @@ def main() -> int:
     parser.add_argument("--schedule", action="append", choices=[each.name for each in Schedule])
     parser.add_argument("--into", type=Path, default=COMPILED.parent / "safety.jsonl")
     given = parser.parse_args()
+    # As Ctrl-C: nothing is left behind, whoever ends it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     schedules = [Schedule[name] for name in given.schedule or Schedule.__members__]
     given.into.parent.mkdir(parents=True, exist_ok=True)
     java = curator_command()
