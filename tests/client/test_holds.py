@@ -10,6 +10,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.client.parts.mortal import MortalDaemon
+from tests.client.test_holds_scripted import until
 from tests.ops.process import DaemonProcess
 from zkside.client import Client, HoldState, HoldStatus, Scope, Snapshot
 from zkside.errors import DeadlineExceeded, HoldLost, NodeExists, NoNode
@@ -77,7 +78,7 @@ async def test_a_hold_survives_a_killed_daemon(mortal: MortalDaemon, mortal_clie
         assert (await mortal_client.get("/a", wait_for_ready=True)).stat.czxid == token
         answer = await mortal_client.transaction(guard_hold_id=held.hold_id).create("/guarded").commit()
         assert answer.committed
-        assert held.is_held()
+        await until(held.is_held)
         assert not held.lost.is_set()
     assert not await mortal_client.exists("/a")
 
@@ -105,7 +106,7 @@ async def test_a_hold_that_is_to_be_recreated_goes_on_after_a_drain(
             while (status := await heard.get()).fencing_token <= token:
                 pass
         assert status.state is HoldState.HELD
-        assert held.is_held()
+        await until(held.is_held)
 
 
 async def test_the_node_of_a_killed_process_is_gone_at_once(daemon: DaemonProcess, client: Client, root: str) -> None:

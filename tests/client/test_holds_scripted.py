@@ -42,6 +42,18 @@ async def until(true: Callable[[], bool], *, within_s: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+async def last_believed_ns(held: Held, *, within_s: float = 10.0) -> int:
+    """When it was believed in for the last time; strict, however slow this machine is."""
+    seen_ns = now_ns()
+    async with asyncio.timeout(within_s):
+        while True:
+            at_ns = now_ns()
+            if not held.is_held():
+                return seen_ns
+            seen_ns = at_ns
+            await asyncio.sleep(0.002)
+
+
 @asynccontextmanager
 async def granted(scripted: ScriptedDaemon, held: Held, *, lease_s: float = 30.0) -> AsyncIterator[ScriptedStream]:
     """Inside the block of `held`, which was granted at once: its stream."""
@@ -101,9 +113,8 @@ async def test_a_daemon_that_is_silent_is_not_believed_in_for_long(
         await until(lambda: scripted.asked >= 3)
         assert held.is_held()
         scripted.answers.clear()
-        silent_s = now_s()
-        await until(lambda: not held.is_held())
-        assert now_s() - silent_s <= BOUND_S + 0.1
+        silent_ns = now_ns()
+        assert await last_believed_ns(held) - silent_ns <= BOUND_NS
         assert held.lease_left_s() == 0
         assert held.state is HoldState.HELD
         assert not held.lost.is_set(), "it may come back before the lease is over"
@@ -195,12 +206,11 @@ async def test_with_a_grace_a_broken_stream_is_believed_in_for_as_long(
 ) -> None:
     held = scripted_client.lock("/a", reconnect_grace_s=1.0)
     async with granted(scripted, held) as stream:
-        broken_s = now_s()
+        broken_ns = now_ns()
         stream.end(grpc.StatusCode.UNAVAILABLE)
         await scripted.stream()
         assert held.is_held()
-        await until(lambda: not held.is_held())
-        assert now_s() - broken_s <= 1.1
+        assert await last_believed_ns(held) - broken_ns <= 1_000_000_000
 
 
 async def test_a_belief_that_had_run_out_does_not_come_back_by_the_end_of_the_stream(
@@ -270,7 +280,7 @@ async def test_a_lease_that_nobody_moves_ends_the_hold(scripted: ScriptedDaemon,
     held = scripted_client.lock("/a")
     begun_s = now_s()
     assert await loss(scripted, held, lease_s=0.5) == "LEASE_OVER"
-    assert 0.4 < now_s() - begun_s < 2
+    assert now_s() - begun_s > 0.4
     assert scripted.released.empty()
 
 
@@ -334,6 +344,14 @@ async def test_the_end_of_the_client_is_the_end_of_what_it_holds(
     held = scripted_client.lock("/a")
     assert await loss(scripted, held, body=close) == "CLIENT_CLOSED"
     assert not held.is_held()
+
+
+async def test_a_hold_is_entered_once(scripted: ScriptedDaemon, scripted_client: Client) -> None:
+    held = scripted_client.lock("/a")
+    async with granted(scripted, held):
+        pass
+    with pytest.raises(RuntimeError, match="once"):
+        await held.__aenter__()
 
 
 async def test_who_is_asked_to_let_go_is_told(scripted: ScriptedDaemon, scripted_client: Client) -> None:

@@ -13,7 +13,7 @@ from kazoo.client import KazooClient
 
 from tests.client.parts.holder import HolderProcess
 from tests.client.parts.mortal import MortalDaemon
-from tests.client.test_holds_scripted import until
+from tests.client.test_holds_scripted import last_believed_ns, until
 from tests.ops.process import DaemonProcess
 from zkside.client import Client, HoldState, HoldStatus, LockLayout
 from zkside.client.clock import now_ns
@@ -80,7 +80,7 @@ async def test_the_lock_of_a_killed_process_goes_to_the_next_at_once(
     holder.signal(signal.SIGKILL)
     killed_s = asyncio.get_running_loop().time()
     await entering
-    assert asyncio.get_running_loop().time() - killed_s < 1.0
+    assert asyncio.get_running_loop().time() - killed_s < 2.0, "the watchdog would take 4 s"
     assert waiting.fencing_token > int(token)
     assert waiting.is_held()
     await waiting.__aexit__(None, None, None)
@@ -125,8 +125,7 @@ async def test_who_is_held_by_a_stopped_daemon_notices(mortal: MortalDaemon, mor
         assert held.is_held()
         mortal.send(signal.SIGSTOP)
         stopped_ns = now_ns()
-        await until(lambda: not held.is_held())
-        assert now_ns() - stopped_ns < BOUND_NS + 100_000_000
+        assert await last_believed_ns(held) - stopped_ns <= BOUND_NS + 50_000_000
         mortal.send(signal.SIGCONT)
         await until(lambda: held.is_held() or held.lost.is_set())
 

@@ -90,6 +90,8 @@ class Holding:
 
         Raises what refused it, WaitTimeout, DeadlineExceeded; nothing is left then. Cancellation: the same.
         """
+        if self._task is not None:
+            raise RuntimeError("a hold is entered once; ask the client for another")
         loop = asyncio.get_running_loop()
         granted = self._granted = loop.create_future()
         self._wait_until_s = loop.time() + (self._terms.wait_timeout_s or 0.0)
@@ -134,12 +136,13 @@ class Holding:
         self._link.pulse.leave()
         self._end_belief()
         failure = None if task.cancelled() else task.exception()
-        if failure is None or self._granted is None:
+        if self._granted is not None and failure is not None and not self._granted.done():
+            self._granted.set_exception(failure)
             return
-        if self._granted.done():
-            self._lose("INTERNAL")
+        # A task that was not ended by `finish` was cancelled with its loop, or failed.
+        self._lose("CLIENT_CLOSED" if failure is None else "INTERNAL")
+        if failure is not None:
             raise failure
-        self._granted.set_exception(failure)
 
     def _end_belief(self) -> None:
         self._belief.end()
@@ -203,6 +206,9 @@ class Holding:
                 if is_first:
                     is_first = False
                     self._belief.attach(sent_ns)
+                    if not self._belief.is_proved:
+                        # It was opened a while ago, before there was a daemon.
+                        self._link.pulse.hurry()
                 self._receive(update, granted)
         except ZksideError as error:
             return error
@@ -250,7 +256,7 @@ class Holding:
         self._tell(status)
 
     def _wait(self) -> None:
-        self._link.pulse.hurry()
+        self._link.pulse.begin()
         if not self._queued and self._limit is not None:
             waits = self._terms.wait_timeout_s is not None
             self._limit.reschedule(self._wait_until_s + LAST_WORD_S if waits else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from zkside.client.clock import now_ns
@@ -27,6 +28,7 @@ class Pulse:
         self._start: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._beat: asyncio.Future[None] | None = None
+        self._wanted = asyncio.Event()
         self.proof_ns = 0
         """When the newest call that counts was sent, by the host's clock; 0: never yet."""
 
@@ -34,7 +36,7 @@ class Pulse:
         """Something is going to be held. A hold that lasts less than INTERVAL_S costs no call."""
         self._holders += 1
         if self._holders == 1:
-            self._start = asyncio.get_running_loop().call_later(INTERVAL_S, self.hurry)
+            self._start = asyncio.get_running_loop().call_later(INTERVAL_S, self.begin)
 
     def leave(self) -> None:
         """The counterpart of `join`."""
@@ -42,13 +44,18 @@ class Pulse:
         if self._holders == 0:
             self._stop()
 
-    def hurry(self) -> None:
-        """Begin now: a proof will be wanted soon."""
+    def begin(self) -> None:
+        """Not only after INTERVAL_S: a proof will be wanted soon."""
         if self._start is not None:
             self._start.cancel()
             self._start = None
         if self._task is None and self._holders:
             self._task = asyncio.create_task(self._run(), name="zkside pulse")
+
+    def hurry(self) -> None:
+        """A proof is wanted now."""
+        self._wanted.set()
+        self.begin()
 
     async def wait_beat(self) -> None:
         """Until the next proof."""
@@ -75,11 +82,14 @@ class Pulse:
 
     async def _run(self) -> None:
         while True:
+            self._wanted.clear()
             sent_ns = now_ns()
             answered = await self._ask()
             if answered and not self._count(sent_ns):
                 continue
-            await asyncio.sleep(max(0.0, INTERVAL_S - (now_ns() - sent_ns) / 1e9))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.001, INTERVAL_S - (now_ns() - sent_ns) / 1e9)):
+                    await self._wanted.wait()
 
     def _count(self, sent_ns: int) -> bool:
         """Take in an answered call; whether it proves anything.
