@@ -128,9 +128,10 @@ class Watches:
         return adding
 
     def _added(self, watch: Watch, done: asyncio.Future[Reply[None]]) -> None:
-        if self._watches.get(watch.path) is not watch or done.cancelled():
+        # Looked at in any case, lest asyncio report it as overlooked.
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if self._watches.get(watch.path) is not watch:
             return
-        error = done.exception()
         if error is None:
             if not watch.in_place.done():
                 watch.in_place.set_result(None)

@@ -31,7 +31,8 @@ class Epoch:
         self.lease = Lease(rules)
         self.journal = journal
         self.journal_errors = 0
-        self._inside: set[Within] = set()
+        self._inside: dict[Within, None] = {}
+        """In the order of entering, in which they end: who queues again in the next epoch keeps his place."""
 
     def take_up(self, now_ns: int) -> None:
         """Go on with the journal's session, if it has one.
@@ -76,7 +77,7 @@ class Epoch:
             return
         self.session_id, self.ticket, self.timeout_s, self.is_taking_up = 0, None, 0.0, False
         self.lease.end()
-        inside, self._inside = self._inside, set()
+        inside, self._inside = self._inside, {}
         for guard in inside:
             guard.end(f"epoch {self.number} is over: {reason}")
         if forget:
@@ -87,10 +88,10 @@ class Epoch:
             look()
             if not self.session_id or number != self.number:
                 raise SessionLost(f"epoch {number} is over")
-            self._inside.add(guard)
+            self._inside[guard] = None
 
-        # Not the set's own method: `end` puts a new set in its place.
-        return Within(enter, lambda guard: self._inside.discard(guard))
+        # Not the dictionary's own method: `end` puts a new one in its place.
+        return Within(enter, lambda guard: self._inside.pop(guard, None))
 
     def note_zxid(self, zxid: int) -> None:
         self._write(partial(self.journal.note_zxid, zxid))

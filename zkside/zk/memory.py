@@ -104,7 +104,7 @@ class MemoryConnection:
     ) -> None:
         self._zookeeper = zookeeper
         self._network = network
-        self._clock = zookeeper.clock
+        self._clock = self._network.clock
         self._listener = listener
         self._hello = hello
         self._chroot = chroot
