@@ -6,17 +6,20 @@ It answers zkside's method names, so the very same clients measure both.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from bench.crew import Link
-from zkside.pb import common_pb2, node_pb2, watch_pb2
+from zkside.pb import common_pb2, hold_pb2, node_pb2, watch_pb2
 
 WATCH = "/zkside.v1.WatchService/Watch"
 GET = "/zkside.v1.NodeService/Get"
 SET = "/zkside.v1.NodeService/Set"
+ACQUIRE = "/zkside.v1.LockService/Acquire"
+RELEASE = "/zkside.v1.HoldService/Release"
 TRIGGER = "/bench/Trigger"
 
 # Without these a burst of new streams is answered with CANCELLED.
@@ -46,12 +49,25 @@ def get_answer(path: str, data: bytes) -> bytes:
     return node_pb2.GetResponse(header=_HEADER, node=node_of(path, data)).SerializeToString()
 
 
+def hold_update(state: hold_pb2.HoldState.ValueType, hold_id: str, path: str) -> bytes:
+    hold = hold_pb2.Hold(
+        hold_id=hold_id,
+        path=f"{path}/_c_00000000-0000-0000-0000-000000000000-lock-0000000012",
+        epoch=1,
+        fencing_token=0x1000,
+        lease_boottime_ns=10**13,
+        lease_monotonic_ns=10**13,
+        resume_token="A" * 32,
+    )
+    return hold_pb2.HoldUpdate(header=_HEADER, hold=hold, state=state, reason="GRANTED").SerializeToString()
+
+
 def set_answer() -> bytes:
     return node_pb2.SetResponse(header=_HEADER, stat=_STAT).SerializeToString()
 
 
 class _Bare(grpc.GenericRpcHandler):
-    """Every stream hears what is triggered; every unary call gets the same bytes."""
+    """Watches hear what is triggered; every lock is free; every other unary call gets the same bytes."""
 
     def __init__(self, path: str, data: bytes) -> None:
         self._path = path
@@ -70,7 +86,11 @@ class _Bare(grpc.GenericRpcHandler):
             TRIGGER: grpc.unary_unary_rpc_method_handler(self._trigger),
             GET: grpc.unary_unary_rpc_method_handler(answer_get),
             SET: grpc.unary_unary_rpc_method_handler(answer_set),
+            ACQUIRE: grpc.unary_stream_rpc_method_handler(self._acquire),
+            RELEASE: grpc.unary_unary_rpc_method_handler(self._release),
         }
+        self._held: dict[str, asyncio.Future[None]] = {}
+        self._numbers = itertools.count()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._methods.get(handler_call_details.method)
@@ -82,6 +102,20 @@ class _Bare(grpc.GenericRpcHandler):
             message = await asyncio.shield(following)
             following = self._next
             yield message
+
+    async def _acquire(self, request: bytes, context: object) -> AsyncIterator[bytes]:
+        hold_id = f"{next(self._numbers):016x}"
+        released = self._held[hold_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield hold_update(hold_pb2.HOLD_STATE_HELD, hold_id, self._path)
+            await released
+            yield hold_update(hold_pb2.HOLD_STATE_RELEASED, hold_id, self._path)
+        finally:
+            del self._held[hold_id]
+
+    async def _release(self, request: bytes, context: object) -> bytes:
+        self._held[hold_pb2.ReleaseRequest.FromString(request).hold_id].set_result(None)
+        return hold_pb2.ReleaseResponse(header=_HEADER, released=True).SerializeToString()
 
     async def _trigger(self, request: bytes, context: object) -> bytes:
         self._latest = change_of(self._path, request)

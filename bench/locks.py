@@ -12,25 +12,28 @@ from typing import Any
 
 import grpc
 
-from bench import closed, stand
-from bench.crew import Link
+from bench import bare, closed, stand
+from bench.crew import Crew, Link
 from bench.figures import Findings, Goal, Plan, Row, Samples, at_least
 from zkside.pb import hold_pb2, hold_pb2_grpc, lock_pb2, lock_pb2_grpc
 
 ROOT = "/locks"
 GOAL_SHARE = 0.6
-RELEASE, STREAM_END, KAZOO, KAZOO_LOCK = (
+RELEASE, STREAM_END, KAZOO, KAZOO_LOCK, BARE = (
     "zkside, Acquire and Release",
     "zkside, Acquire and end of stream",
     "kazoo create and delete, pipelined",
     "kazoo Lock, a thread each",
+    "bare grpc.aio, same messages",
 )
+VARIANTS = (RELEASE, STREAM_END, KAZOO, KAZOO_LOCK, BARE)
 SETTING = (
     "One client process takes locks that nobody else wants and lets them go, in closed loops, each on a lock of its "
     "own whose parent exists. Release answers when the node is gone; where the stream is just ended the next "
     "Acquire does not wait for that. kazoo's create makes an ephemeral sequential node below such a parent, which "
-    "is less than a lock: nobody looked whether it is the first. kazoo's Lock does that. ZooKeeper writes its log "
-    "without waiting for the disk."
+    "is less than a lock: nobody looked whether it is the first. kazoo's Lock does that. The bare server answers "
+    "Acquire and Release at once and does nothing else: what gRPC alone costs. ZooKeeper writes its log without "
+    "waiting for the disk."
 )
 
 
@@ -133,7 +136,9 @@ def run(plan: Plan) -> Findings:
         for slot in range(max(concurrencies)):
             writer.ensure_path(path_of(slot))
         for _ in range(plan.repetitions):
-            with stand.daemon(server.hosts) as daemon:
+            with stand.daemon(server.hosts) as daemon, stand.socket_address() as bare_address, Crew() as crew:
+                bare_pid = crew.hire(bare.serve, bare_address, path_of(0), b"").pid
+                crew.hear()
                 for concurrency in concurrencies:
                     loop = (concurrency, duration_s)
                     with closed.Peers() as peers:
@@ -141,13 +146,14 @@ def run(plan: Plan) -> Findings:
                         peers.add(STREAM_END, daemon.pid, 1, take_through_daemon, daemon.address, True, *loop)
                         peers.add(KAZOO, server.pid, 1, create_and_delete, server.hosts, *loop)
                         peers.add(KAZOO_LOCK, server.pid, 1, take_with_kazoo, server.hosts, *loop)
+                        peers.add(BARE, bare_pid, 1, take_through_daemon, bare_address, False, *loop)
                         peers.run(samples, turns, concurrency)
     return Findings(rows=tuple(_rows(samples, concurrencies)), setting=SETTING)
 
 
 def _rows(samples: Samples, concurrencies: tuple[int, ...]) -> Iterator[Row]:
     for concurrency in concurrencies:
-        for variant in (RELEASE, STREAM_END, KAZOO, KAZOO_LOCK):
+        for variant in VARIANTS:
             subject = f"{variant}, {concurrency} under way"
             goals = _goals(samples, variant, concurrency)
             yield samples.row((variant, concurrency, "rate"), subject, "locks", "/s", goals)
