@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
+import uvloop
 from kazoo.client import KazooClient
 
+from tests.parts.clock import VirtualClock
 from tests.parts.ensemble import Ensemble
 from tests.parts.proxy import Proxy
 from zkside.cli.zookeeper import Installation, ZooKeeperServer, find
@@ -21,6 +25,16 @@ CONTAINER_CHECK_FLAGS = ("-Dznode.container.checkIntervalMs=1000",)
 """Containers and TTL nodes go after one second, not one minute."""
 
 _numbers = itertools.count(1)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Function) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the event loop that the daemon runs on.
+
+    But those of the SDK run on the one that most of its users have, and a VirtualClock knows that one alone.
+    """
+    if item.path.is_relative_to(Path(__file__).parent / "client") or hasattr(item.module, VirtualClock.__name__):
+        return {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_report_header(config: pytest.Config) -> str:

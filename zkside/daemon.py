@@ -4,7 +4,7 @@
 
 Everything is made from left to right. The listeners are opened before the session is, so that a daemon that may
 not start has touched nothing in ZooKeeper; nothing waits for ZooKeeper. Stopping goes from right to left. All
-but the threads of the pages is on one event loop.
+but the threads of the pages is on one event loop (uvloop's: adr/0010).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+
+import uvloop
 
 from zkside.config import AtShutdown, Config, LogFormat
 from zkside.config_kinds import Address
@@ -137,7 +139,8 @@ def run(
     Raises: StartError.
     """
     start_logging(config.log.level.value, as_json=config.log.format is LogFormat.JSON)
-    return asyncio.run(_run(config, backend, announce))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(config, backend, announce))
 
 
 async def _run(config: Config, backend: Backend, announce: Callable[[Daemon], None]) -> int:

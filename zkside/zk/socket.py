@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from zkside import errors
 from zkside.errors import ZksideError
@@ -99,7 +99,8 @@ class Socket(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # Each loop has transports of its own, which need not descend from asyncio's class.
+        transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
