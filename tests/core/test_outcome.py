@@ -1,13 +1,11 @@
-"""The verdicts on lost answers, and the hold's table: pure."""
+"""The verdicts on lost answers: pure."""
 
 from __future__ import annotations
 
 import pytest
 
 from zkside.core import outcome
-from zkside.core.hold import TABLE, Input, NoTransition, advance
 from zkside.core.outcome import Outcome
-from zkside.model.hold import HoldState
 from zkside.model.operation import Check, Create, CreateMode, Delete, SetData
 from zkside.model.stat import Stat
 
@@ -94,21 +92,3 @@ def test_one_untouched_step_shows_that_a_transaction_was_not_applied() -> None:
     assert outcome.of_step(sequential, old, BUSY, BEFORE) is Outcome.UNKNOWN
     assert outcome.of_step(sequential, None, QUIET, BEFORE) is Outcome.NOT_APPLIED
     assert outcome.of_step(Check("/a"), old, QUIET, BEFORE) is Outcome.UNKNOWN
-
-
-def test_a_hold_that_is_over_stays_over() -> None:
-    for over in (HoldState.RELEASED, HoldState.LOST):
-        for given in Input:
-            with pytest.raises(NoTransition):
-                advance(over, given)
-
-
-def test_every_living_state_of_a_hold_knows_every_input_but_a_second_grant() -> None:
-    for state in HoldState:
-        if not state.is_over:
-            missing = {given for given in Input if (state, given) not in TABLE}
-            assert missing == (set() if state is HoldState.WAITING else {Input.GRANTED})
-
-
-def test_only_a_grant_leads_from_waiting_to_held() -> None:
-    assert [given for given in Input if advance(HoldState.WAITING, given) is HoldState.HELD] == [Input.GRANTED]

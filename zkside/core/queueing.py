@@ -53,9 +53,9 @@ _QUEUE_TOGETHER = {
 """Kinds that may wait for each other. LOCK and WRITE do not meet: zkside could wait for either, but Curator's
 InterProcessMutex takes no notice of a WRITE, nor its InterProcessReadWriteLock of a LOCK."""
 
-# ZooKeeper's counter turns negative after 2^31 children of one parent. Parents are containers, which the server
-# deletes when they have been empty for a while, so their numbers begin anew.
-_NAME = re.compile(f"({'|'.join(re.escape(kind.value) for kind in Kind)})" + r"(-?\d{10,})$")
+# ZooKeeper's counter turns negative after 2^31 children of one parent; then the sign is one of its ten characters.
+# Parents are containers, which the server deletes when they have been empty for a while, so their numbers begin anew.
+_NAME = re.compile(f"({'|'.join(re.escape(kind.value) for kind in Kind)})" + r"(\d{10,}|-\d{9,})$")
 
 
 @dataclass(frozen=True, slots=True)
