@@ -71,7 +71,7 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
         await self.close()
 
     async def close(self) -> None:
-        """End all watches, mirrors and streams and close the connection. Idempotent."""
+        """End all watches, mirrors and streams and close the connection; what is held is lost. Idempotent."""
         streams = [*self._streams.values()]
         for stream in streams:
             stream.stop()
