@@ -1,7 +1,7 @@
-"""Three servers, three hosts with a daemon and two clients each, and the faults that befall them.
+"""Three servers, three hosts with a daemon and three clients each, and the faults that befall them.
 
-The clients contend for one lock and one election. What they believed is in their logs, which nothing here but
-the checker reads (tests/safety/belief.py); of the daemons' own view nothing is used.
+Two clients of each host contend for one lock, the third for one election. What they believed is in their logs,
+which nothing here but the checker reads (tests/safety/belief.py); of the daemons' own view nothing is used.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SESSION_TIMEOUT_S = 3.0
 TICK_S = 0.5
 SYNC_LIMIT_TICKS = 10
 """A server that is cut off notices after 5 s: later than a session ends, as with ZooKeeper's defaults."""
-WORKERS = 2
 RECIPES = ("lock", "election")
+WORKERS = ("lock", "lock", "election")
 GAP_NS = 20_000_000
 
 Heal = Callable[[], None]
@@ -39,12 +39,13 @@ Heal = Callable[[], None]
 class WorkerProcess:
     """A client process with a log, on a host."""
 
-    def __init__(self, name: str, host: Host, seed: int, address: str, path: str, log: Path) -> None:
+    def __init__(self, name: str, host: Host, recipe: str, seed: int, address: str, path: str, log: Path) -> None:
         self.name = name
+        self.recipe = recipe
         self._log = log
         self.ended_ns = STILL
         self._process = subprocess.Popen(
-            [*host.launcher, sys.executable, "-m", "tests.safety.worker", str(seed), address, path, str(log)],
+            [*host.launcher, sys.executable, "-m", "tests.safety.worker", recipe, str(seed), address, path, str(log)],
             stdin=subprocess.PIPE,
             stderr=open(log.with_suffix(".err"), "ab"),  # noqa: SIM115 - the child's from here on
             env={name: value for name, value in os.environ.items() if not name.startswith("ZKSIDE_")},
@@ -73,19 +74,19 @@ class WorkerProcess:
         if status:
             raise StartError(f"{self.name} ended with {status}: {self._log.with_suffix('.err').read_text()[-3000:]}")
 
-    def samples(self, recipe: str) -> list[Sample]:
+    def samples(self) -> list[Sample]:
         found = []
         for line in self._log.read_text().splitlines() if self._log.exists() else ():
-            kind, *numbers = line.split(" ")
-            if kind == recipe and len(numbers) == 3:  # it may have been killed in the middle of a line
+            _, *numbers = line.split(" ")
+            if len(numbers) == 3:  # it may have been killed in the middle of a line
                 found.append(Sample(*map(int, numbers)))
         return found
 
-    def beliefs(self, recipe: str) -> list[Belief]:
+    def beliefs(self) -> list[Belief]:
         """Cut off at its death: the dead do not act."""
         return [
             Belief(each.from_ns, min(each.until_ns, max(self.ended_ns, each.from_ns + 1)), each.who, each.token)
-            for each in beliefs_of(self.name, self.samples(recipe), gap_ns=GAP_NS)
+            for each in beliefs_of(self.name, self.samples(), gap_ns=GAP_NS)
         ]
 
 
@@ -121,12 +122,12 @@ class Post:
         self.daemon.signal(signal.SIGCONT)
         self.daemon.__exit__(None, None, None)
 
-    def hire(self) -> None:
+    def hire(self, recipe: str) -> None:
         """One more worker."""
         self._count += 1
         name = f"{self.host.name}{self._count}"
         log = self._directory / f"{name}.log"
-        worker = WorkerProcess(name, self.host, self._seed + self._count, self.daemon.address, self._path, log)
+        worker = WorkerProcess(name, self.host, recipe, self._seed + self._count, self.daemon.address, self._path, log)
         self.workers.append(worker)
         self.all_workers.append(worker)
 
@@ -162,8 +163,8 @@ class Arena:
                 self.posts.append(post)
             for post in self.posts:
                 post.daemon.wait_serving()
-                for _ in range(WORKERS):
-                    post.hire()
+                for recipe in WORKERS:
+                    post.hire(recipe)
             self._stack = stack.pop_all()
         return self
 
@@ -190,7 +191,7 @@ class Arena:
                 server.pause()
                 return server.resume
             case Fault.CUT_FOLLOWER | Fault.CUT_LEADER | Fault.RESET_LEADER:
-                return self._cut(self._server(event), self._post(event), reset=event.fault is Fault.RESET_LEADER)
+                return self._cut(*self._cut_off(event), reset=event.fault is Fault.RESET_LEADER)
             case Fault.HALF_OPEN:
                 host = self._post(event).host
                 self.network.cut([host], self.servers)
@@ -224,14 +225,37 @@ class Arena:
     def _kill_worker(self, post: Post, worker: WorkerProcess) -> Heal:
         worker.kill()
         post.workers.remove(worker)
-        return post.hire
+        return lambda: post.hire(worker.recipe)
 
     def _post(self, event: Event) -> Post:
-        return self.posts[event.pick % len(self.posts)]
+        leading = self._leading() if event.pick % 2 else None
+        return next((post for post in self.posts if leading in post.workers), self.posts[event.pick % len(self.posts)])
 
     def _worker(self, event: Event) -> WorkerProcess:
+        leading = self._leading() if event.pick % 2 else None
+        if leading is not None:
+            return leading
         post = self._post(event)
         return post.workers[event.pick // 7 % len(post.workers)]
+
+    def _leading(self) -> WorkerProcess | None:
+        """Who leads the election now, by the logs."""
+        at_ns = now_ns()
+        for post in self.posts:
+            for worker in post.workers:
+                last = worker.samples()[-1:] if worker.recipe == "election" else []
+                if last and last[0].until_ns > at_ns:
+                    return worker
+        return None
+
+    def _cut_off(self, event: Event) -> tuple[ZooKeeperServer, Post]:
+        """A server, and a host that uses it: the leader's, if it uses a server of that role."""
+        wanted = self._server(event)
+        post = self._post(event)
+        used = next((server for server in self.ensemble.servers if post.host.address in _clients(server)), wanted)
+        if role(used) == role(wanted):
+            return used, post
+        return wanted, next((each for each in self.posts if each.host.address in _clients(wanted)), post)
 
     def _server(self, event: Event) -> ZooKeeperServer:
         """Who the event means; without a leader, whoever was picked."""
@@ -249,15 +273,23 @@ class Arena:
     # What came of it
 
     def wait_everybody_again(self, *, within_s: float) -> None:
-        """Everybody who is there is granted the lock and the election once more from now on.
+        """Everybody who is there is granted what it asks for once more from now on.
 
         Raises: TimeoutError.
         """
         since_ns = now_ns()
         for post in self.posts:
             for worker in post.workers:
-                for recipe in RECIPES:
-                    wait_for(lambda: any(each.at_ns > since_ns for each in worker.samples(recipe)), within_s)  # noqa: B023
+                wait_for(lambda: any(each.at_ns > since_ns for each in worker.samples()[-1:]), within_s)  # noqa: B023
 
     def beliefs(self, recipe: str) -> list[Belief]:
-        return [each for post in self.posts for worker in post.all_workers for each in worker.beliefs(recipe)]
+        workers = [each for post in self.posts for each in post.all_workers if each.recipe == recipe]
+        return [belief for worker in workers for belief in worker.beliefs()]
+
+
+def _clients(server: ZooKeeperServer) -> str:
+    """Whose connections it has, with their addresses."""
+    try:
+        return server.four_letter("cons", timeout_s=1.0)
+    except OSError:
+        return ""

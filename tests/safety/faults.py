@@ -24,11 +24,16 @@ class Fault(Enum):
 
 OF_SERVERS = (Fault.KILL_SERVER, Fault.KILL_LEADER, Fault.STOP_SERVER, Fault.CUT_FOLLOWER, Fault.CUT_LEADER)
 OF_HOSTS = (Fault.HALF_OPEN, Fault.STOP_DAEMON, Fault.KILL_DAEMON, Fault.STOP_WORKER, Fault.KILL_WORKER)
+PARTITIONS = (Fault.CUT_FOLLOWER, Fault.CUT_LEADER, Fault.RESET_LEADER)
+
+# Shorter than what anybody notices, about the session's timeout (3 s), and long after it.
+OTHERS_S = ((0.1, 1.5), (1.5, 4.0), (4.0, 9.0))
+PARTITION_S = ((1.5, 4.0), (4.0, 7.0), (7.0, 11.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`pick` says to whom it happens, where there is a choice."""
+    """`pick` says to whom it happens, where there is a choice; an odd one: to the leader of the election."""
 
     at_s: float
     for_s: float
@@ -55,10 +60,10 @@ def _lane(chance: random.Random, faults: Sequence[Fault], length_s: float) -> li
     bag: list[Fault] = []
     at_s = chance.uniform(1.0, 3.0)
     while True:
-        # Shorter than what anybody notices, about the session's timeout, and long after it.
-        for_s = chance.uniform(*chance.choice(((0.1, 1.5), (1.5, 4.0), (4.0, 9.0))))
+        bag = bag or chance.sample(list(faults), len(faults))
+        fault = bag.pop()
+        for_s = chance.uniform(*chance.choice(PARTITION_S if fault in PARTITIONS else OTHERS_S))
         if at_s + for_s > length_s:
             return events
-        bag = bag or chance.sample(list(faults), len(faults))
-        events.append(Event(at_s, for_s, bag.pop(), chance.randrange(1 << 16)))
+        events.append(Event(at_s, for_s, fault, chance.randrange(1 << 16)))
         at_s += for_s + chance.uniform(0.3, 3.0)

@@ -66,7 +66,7 @@ def test_whatever_fails_no_two_clients_believe_at_once(
         story = "\n".join(map(str, events))
         assert overlaps(found) == [], f"{recipe}, SAFETY_SEED={seed}\n{story}"
         assert disorders(found) == [], f"{recipe}, SAFETY_SEED={seed}\n{story}"
-        assert len(found) > LENGTH_S / 4, "a run in which hardly anything is granted proves nothing"
+        assert len(found) > LENGTH_S / 20, "a run in which hardly anything is granted proves nothing"
 
 
 def test_the_same_seed_plays_the_same_faults() -> None:

@@ -1,5 +1,5 @@
-"""A program that works under a lock and under an election, again and again:
-`python -m tests.safety.worker SEED ADDRESS PATH LOG`.
+"""A program that works under a lock, or under an election, again and again:
+`python -m tests.safety.worker RECIPE SEED ADDRESS PATH LOG`.
 
 It writes down what it believes each time it looks, a line each: `RECIPE AT UNTIL TOKEN`, in ns of CLOCK_BOOTTIME.
 It looks every few ms, whenever the daemon tells it something, and last of all before it lets go. Ends with its
@@ -14,7 +14,6 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
 
 from zkside.client import Client
 from zkside.client.hold import Held
@@ -22,6 +21,11 @@ from zkside.client.value import HoldStatus
 from zkside.errors import ZksideError
 
 LOOK_S = 0.004
+STAY_S = {
+    "lock": (0.0, 0.6),
+    # As a rule longer than a session lives: who gives up before never learns what a partition does.
+    "election": (4.0, 12.0),
+}
 
 
 class Log:
@@ -44,35 +48,28 @@ class Worker:
         self._log = log
         self._chance = chance
 
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as recipes:
-            recipes.create_task(self._again_and_again("lock", self._lock, 0.3))
-            recipes.create_task(self._again_and_again("election", self._campaign, 2.0))
-
-    def _lock(self, tell: Callable[[HoldStatus], None]) -> Held:
-        return self._client.lock(
-            f"{self._path}/lock", wait_for_ready=True, cancel_on_loss=False, on_update=tell, timeout_s=30
-        )
-
-    def _campaign(self, tell: Callable[[HoldStatus], None]) -> Held:
-        return self._client.campaign(
-            f"{self._path}/election", wait_for_ready=True, cancel_on_loss=False, on_update=tell, timeout_s=30
-        )
-
-    async def _again_and_again(
-        self, recipe: str, ask: Callable[[Callable[[HoldStatus], None]], Held], typical_s: float
-    ) -> None:
+    async def run(self, recipe: str) -> None:
         while True:
             try:
-                await self._once(recipe, ask, self._chance.uniform(0.0, 2 * typical_s))
+                await self._once(recipe, self._chance.uniform(*STAY_S[recipe]))
             except ZksideError as error:
                 print(recipe, type(error).__name__, error, file=sys.stderr, flush=True)
                 # What a program does that wants it all the same.
                 await asyncio.sleep(self._chance.uniform(0.0, 0.2))
 
-    async def _once(self, recipe: str, ask: Callable[[Callable[[HoldStatus], None]], Held], stay_s: float) -> None:
+    def _ask(self, recipe: str, inside: list[Held]) -> Held:
+        def tell(_: HoldStatus) -> None:
+            for held in inside:
+                self._log.look(recipe, held)
+
+        path = f"{self._path}/{recipe}"
+        if recipe == "lock":
+            return self._client.lock(path, wait_for_ready=True, cancel_on_loss=False, on_update=tell, timeout_s=30)
+        return self._client.campaign(path, wait_for_ready=True, cancel_on_loss=False, on_update=tell, timeout_s=30)
+
+    async def _once(self, recipe: str, stay_s: float) -> None:
         inside: list[Held] = []
-        async with ask(lambda _: self._look(recipe, inside)) as held:
+        async with self._ask(recipe, inside) as held:
             inside.append(held)
             until_s = time.monotonic() + stay_s
             try:
@@ -83,14 +80,10 @@ class Worker:
                 inside.clear()
                 self._log.look(recipe, held, lets_go=True)
 
-    def _look(self, recipe: str, inside: list[Held]) -> None:
-        for held in inside:
-            self._log.look(recipe, held)
 
-
-async def main(seed: str, address: str, path: str, log: str) -> None:
+async def main(recipe: str, seed: str, address: str, path: str, log: str) -> None:
     async with Client(address) as client:
-        working = asyncio.create_task(Worker(client, path, Log(log), random.Random(seed)).run())
+        working = asyncio.create_task(Worker(client, path, Log(log), random.Random(seed)).run(recipe))
         # Nothing is ever written there: it becomes readable when it ends.
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), working.cancel)
         with contextlib.suppress(asyncio.CancelledError):
