@@ -1,0 +1,110 @@
+"""What schedules have found: several ends of a hold at one instant, and what is left of one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from tests.parts.clock import VirtualClock
+from tests.session.conftest import Sessions
+from zkside.core.queueing import Kind
+from zkside.hub.hub import Hub
+from zkside.model.hold import HoldState, HoldUpdate, Reason, Terms
+from zkside.model.operation import OPEN_ACL
+from zkside.recipes.holds import Holds
+from zkside.recipes.node import Writes
+from zkside.recipes.queueing import Bid, Queueing
+from zkside.zk.memory import MemoryZooKeeper
+from zkside.zk.session import Session
+
+BID = Bid("/lock", Kind.LOCK, b"", OPEN_ACL)
+
+
+@pytest.fixture
+async def session(sessions: Sessions) -> Session:
+    return (await sessions.open())[0]
+
+
+@pytest.fixture
+async def hub(session: Session) -> AsyncIterator[Hub]:
+    hub = Hub(session)
+    hub.start()
+    yield hub
+    await hub.close()
+
+
+@pytest.fixture
+def holds(session: Session, hub: Hub) -> Holds:
+    holds = Holds(session, hub)
+    holds.start()
+    return holds
+
+
+@pytest.fixture
+def queueing(session: Session, hub: Hub) -> Queueing:
+    return Queueing(session, hub, Writes(session))
+
+
+class Listener:
+    """Reads one stream to its end."""
+
+    def __init__(self, holds: Holds, queueing: Queueing, terms: Terms) -> None:
+        self.heard: list[HoldUpdate] = []
+        self.task = asyncio.ensure_future(self._listen(holds, queueing, terms))
+
+    async def _listen(self, holds: Holds, queueing: Queueing, terms: Terms) -> None:
+        async with aclosing(holds.wait_for(terms, "", lambda hold: queueing.first(hold, BID))) as updates:
+            async for update in updates:
+                self.heard.append(update)
+
+
+async def test_a_missed_heartbeat_that_finds_the_session_lost_ends_the_hold_once(
+    holds: Holds, queueing: Queueing, clock: VirtualClock
+) -> None:
+    """H5: a daemon that was stopped finds both overdue, the heartbeat first; deleting the node asks the session,
+    which declares itself lost and ends all holds."""
+    terms = Terms("lock", "/lock", heartbeat_timeout_s=0.1, is_exclusive=True)
+    listener = Listener(holds, queueing, terms)
+    await clock.settle()
+    assert [update.state for update in listener.heard] == [HoldState.HELD]
+    clock.jump(60)
+    await clock.settle()
+    await listener.task
+    assert [(update.state, update.reason) for update in listener.heard[1:]] == [
+        (HoldState.LOST, Reason.HEARTBEAT_MISSED)
+    ]
+    assert len(holds) == 0
+
+
+async def test_a_watch_that_was_given_up_before_its_answer_was_lost_troubles_nobody(
+    hub: Hub, memory: MemoryZooKeeper, clock: VirtualClock
+) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    hub.on_deleted("/lock", None, lambda: None)()
+    memory.network.drop_connections()
+    await clock.settle()
+    gc.collect()
+    assert reported == []
+
+
+async def test_waiters_whose_session_ends_queue_again_in_the_order_in_which_they_came(
+    holds: Holds, queueing: Queueing, session: Session, memory: MemoryZooKeeper, clock: VirtualClock
+) -> None:
+    """H7: among those who lose their places at the same instant."""
+    listeners = []
+    for _ in range(9):
+        listeners.append(Listener(holds, queueing, Terms("lock", "/lock", is_exclusive=True)))
+        await clock.settle()
+    memory.expire(session.status.session_id)
+    await clock.advance(1.0)
+    assert listeners[0].heard[-1].state is HoldState.LOST
+    for listener in listeners[1:]:
+        assert listener.heard[-1].state is HoldState.HELD
+        listener.task.cancel()
+        await clock.settle()
