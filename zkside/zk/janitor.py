@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ from zkside.errors import (
     Refused,
     SessionLost,
     Unavailable,
+    ZksideError,
 )
 from zkside.model.operation import ANY_VERSION, Delete, Exists, Operation, Reply, T
 
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 100_000
 _BATCH = 256
+_PASSING = (BadVersion, Unavailable, ConnectionLoss, OutcomeUnknown, SessionLost)
+"""Changed under our hands, or not to be known: look again. After SessionLost nothing is pending."""
 _BACKOFF = Backoff(first_s=0.05, max_s=2.0)
 
 
@@ -49,6 +53,11 @@ class _Leftover(NamedTuple):
     not_after_zxid: int | None
     """Only an incarnation that was created by then."""
 
+    @property
+    def is_whatever(self) -> bool:
+        """Whatever node has the path is meant."""
+        return self.czxid is None and self.not_after_zxid is None
+
 
 @dataclass(frozen=True, slots=True)
 class JanitorStatistics:
@@ -62,7 +71,8 @@ class JanitorStatistics:
 
 
 class Janitor:
-    """One task, owned by the session, which deletes in batches, oldest first.
+    """What nothing has to be read for is deleted as it is handed over; for all else, and to try again, there is one
+    task, owned by the session, which deletes in batches, oldest first.
 
     Bounded: beyond MAX_PENDING a hand-over is refused, counted as given up and logged.
     """
@@ -71,6 +81,8 @@ class Janitor:
         self._call = call
         self._wait_connected = wait_connected
         self._pending: dict[_Leftover, asyncio.Future[bool]] = {}
+        self._under_way: set[_Leftover] = set()
+        """Of the pending ones: sent as they were handed over, and not answered yet."""
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -118,7 +130,7 @@ class Janitor:
         while True:
             await self._work.wait()
             await self._wait_connected()
-            batch = list(islice(self._pending, _BATCH))
+            batch = list(islice((each for each in self._pending if each not in self._under_way), _BATCH))
             async with asyncio.TaskGroup() as group:
                 for leftover in batch:
                     group.create_task(self._attempt(leftover))
@@ -139,10 +151,23 @@ class Janitor:
                 gone.set_result(False)
             else:
                 self._pending[leftover] = gone
+                if leftover.is_whatever and len(self._under_way) < _BATCH:
+                    self._under_way.add(leftover)
+                    deleting = self._call(Delete(leftover.path, ANY_VERSION))
+                    deleting.add_done_callback(partial(self._answered, leftover, gone))
                 self._settle()
         return gone
 
+    def _answered(self, leftover: _Leftover, gone: asyncio.Future[bool], deleting: asyncio.Future[Reply[None]]) -> None:
+        if self._pending.get(leftover) is not gone:
+            return  # the epoch is over, or it was handed over anew
+        self._under_way.discard(leftover)
+        if not deleting.cancelled():
+            self._take(leftover, deleting.exception())
+        self._settle()
+
     def _done(self, leftover: _Leftover, *, gone: bool) -> None:
+        self._under_way.discard(leftover)
         future = self._pending.pop(leftover, None)
         if future is not None and not future.done():
             future.set_result(gone)
@@ -152,33 +177,43 @@ class Janitor:
         log.warning("janitor: %s is not deleted and stays until the session ends: %s", leftover.path, why)
 
     def _settle(self) -> None:
-        if self._pending:
-            self._work.set()
-            self._idle.clear()
-        else:
-            self._work.clear()
-            self._idle.set()
+        for event, is_set in (
+            (self._work, len(self._pending) > len(self._under_way)),
+            (self._idle, not self._pending),
+        ):
+            if is_set:
+                event.set()
+            else:
+                event.clear()
 
     async def _attempt(self, leftover: _Leftover) -> None:
         """Leaves it pending if it is to be tried again."""
         try:
             version = await self._version(leftover)
-            if version is not None:
+            if version is None:
+                self._done(leftover, gone=True)
+            else:
                 await self._call(Delete(leftover.path, version))
-                self._deleted += 1
+                self._take(leftover, None)
+        except ZksideError as error:
+            self._take(leftover, error)
+
+    def _take(self, leftover: _Leftover, error: BaseException | None) -> None:
+        """The answer to a delete; what passes leaves it pending."""
+        self._deleted += error is None
+        if error is None or isinstance(error, NoNode):
             self._done(leftover, gone=True)
-        except NoNode:
-            self._done(leftover, gone=True)
-        except (BadVersion, Unavailable, ConnectionLoss, OutcomeUnknown, SessionLost):
-            # Changed under our hands, or not to be known: look again. After SessionLost nothing is pending.
+        elif isinstance(error, _PASSING):
             return
-        except (Refused, BadRequest) as error:
+        elif isinstance(error, Refused | BadRequest):
             self._give_up(leftover, error)
             self._done(leftover, gone=False)
+        else:
+            raise error
 
     async def _version(self, leftover: _Leftover) -> int | None:
         """Of the node that is meant, to guard its delete; None if it is gone."""
-        if leftover.czxid is None and leftover.not_after_zxid is None:
+        if leftover.is_whatever:
             return ANY_VERSION
         stat = (await self._call(Exists(leftover.path))).value
         if stat is None or (leftover.czxid is not None and stat.czxid != leftover.czxid):
