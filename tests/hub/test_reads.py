@@ -10,7 +10,7 @@ import pytest
 from tests.contract.world import Peer, World
 from tests.hub.watcher import eventually
 from zkside.errors import NoAuth, NoNode, SessionLost, SessionSuspended, TooStale
-from zkside.hub.hub import Hub
+from zkside.hub.hub import Hub, HubSettings
 from zkside.hub.reads import Consistency, Freshness
 from zkside.model import record
 from zkside.model.operation import Acl, Create, Delete, SetData, Transaction
@@ -176,6 +176,7 @@ async def test_an_idle_cache_and_its_watch_go(hub: Hub, session: Session, other:
         await hub.reads.get("/a", CACHED)
 
 
+@pytest.mark.parametrize("hub_settings", [HubSettings()], ids=["no idle eviction meanwhile"])
 async def test_many_nodes_are_cached_at_once_and_one_that_may_not_be_read_spoils_nothing(
     hub: Hub, session: Session, other: Peer
 ) -> None:

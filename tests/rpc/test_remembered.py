@@ -64,10 +64,11 @@ async def test_what_is_remembered_is_bounded(host: Host, client: Stubs, monkeypa
         path = f"/n{number}"
         await client.node.Create(node_pb2.CreateRequest(path=path))
         await client.node.Get(node_pb2.GetRequest(path=path, options=CACHED))
-        record = host.hub.table.records[path]
+        record, root = host.hub.table.records[path], host.hub.roots.live_at(path)
         assert record is not None
+        assert root is not None
         node = common_pb2.Node(path=path).SerializeToString()
-        answers.remember(path.encode(), path, record, node)
+        answers.remember(path.encode(), path, record, root, node)
     known = [number for number in range(100) if answers.recall(b"/n%d" % number) is not None]
     assert known == list(range(100 - len(known), 100))
     assert 10 < len(known) < 25

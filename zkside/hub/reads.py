@@ -52,6 +52,8 @@ class Answer(NamedTuple, Generic[T]):
     zxid: int
     stale: bool
     age_s: float
+    root: Root | None = None
+    """What keeps it cached; None if it was not read from the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class Reads:
         root.last_used = now = time.monotonic()
         if root.stale_since is None:
             zxid = self._session.last_zxid  # no event up to there has touched what is asked
-            return Answer(value, zxid, False, 0.0) if zxid >= freshness.min_zxid else None
+            return Answer(value, zxid, False, 0.0, root) if zxid >= freshness.min_zxid else None
         age_s = now - root.stale_since
         if self._session.status.state.is_connected:
             return None
@@ -190,7 +192,7 @@ class Reads:
         zxid = self._reader.settled_zxid
         if zxid < freshness.min_zxid:
             raise TooStale(f"the cache has seen {zxid:#x}, and there is no connection to ZooKeeper")
-        return Answer(value, zxid, True, age_s)
+        return Answer(value, zxid, True, age_s, root)
 
     async def _cache_node(self, path: str, freshness: Freshness) -> Answer[Record | None] | None:
         kept = await self._keep(path, Scope.NODE)

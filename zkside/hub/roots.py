@@ -87,10 +87,25 @@ class Roots:
 
     def live_at(self, path: str) -> Root | None:
         """The nearest live root that keeps a path."""
+        # As covering() finds them; every cached read passes here.
         root = self._nodes.get(path)
         if root is not None and root.live:
             return root
-        return next((root for root in self.covering(path) if root.live), None)
+        if self._children:
+            for above in (path, paths.parent(path)):
+                root = self._children.get(above)
+                if root is not None and root.live:
+                    return root
+        if self._subtrees:
+            above = path
+            while True:
+                root = self._subtrees.get(above)
+                if root is not None and root.live:
+                    return root
+                if above == "/":
+                    break
+                above = paths.parent(above)
+        return None
 
     def live_below(self, path: str) -> Root | None:
         """The nearest live root that keeps all children of a path."""

@@ -69,8 +69,8 @@ class NodeServicer:
         convert.fill_header(response.header, self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
         convert.fill_node(response.node, path, answer.value)
         encoded = response.SerializeToString()
-        if not answer.stale:
-            self._remembered.remember(call.raw, path, answer.value, encoded)
+        if answer.root is not None and not answer.stale:
+            self._remembered.remember(call.raw, path, answer.value, answer.root, encoded)
         return encoded
 
     async def get_many(self, request: node_pb2.GetManyRequest, call: Call) -> node_pb2.GetManyResponse:

@@ -59,17 +59,13 @@ class RememberedGets:
         hub.reads.cached += 1
         return answer
 
-    def remember(self, request: bytes, path: str, record: Record, answer: bytes) -> None:
-        """Keep an answer, if it comes from the cache: then it has the very record that stands there."""
-        hub = self._hub
-        if hub.table.records.get(path) is not record or len(answer) > LARGEST_ANSWER_BYTES:
-            return
-        root = hub.roots.live_at(path)
-        if root is None:
+    def remember(self, request: bytes, path: str, record: Record, root: Root, answer: bytes) -> None:
+        """Keep an answer that was made of this record of the node table, and of what this root keeps current."""
+        if len(answer) > LARGEST_ANSWER_BYTES:
             return
         if request in self._answers:
             self._forget(request)
-        self._answers[request] = _Remembered(path, record, root, hub.session.epoch, answer)
+        self._answers[request] = _Remembered(path, record, root, self._hub.session.epoch, answer)
         self._bytes += len(answer) + ENTRY_BYTES
         while self._bytes > MOST_BYTES:
             self._forget(next(iter(self._answers)))
