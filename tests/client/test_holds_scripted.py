@@ -456,6 +456,7 @@ async def test_who_waits_queues_again_when_the_stream_breaks(scripted: ScriptedD
         entering = asyncio.create_task(stack.enter_async_context(held))
         stream = await scripted.stream()
         stream.send(hold_update(WAITING, "QUEUED"))
+        await until(lambda: scripted.asked >= 1)  # it has heard that it waits
         await scripted.stop()
         await scripted.start()
         again = await scripted.stream()
