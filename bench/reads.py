@@ -29,7 +29,8 @@ GOAL_SHARE = 0.85
 MIRROR_GOAL_US = 2.0
 SETTING = (
     "A closed loop over znodes of 100 bytes: every answer sends the next request. The same client program "
-    "parses the answers of zkside and of the bare server, which neither reads nor makes a message. "
+    "parses the answers of zkside and of the bare server, which neither reads nor makes a message "
+    "and runs on asyncio's own event loop, as grpc.aio does by default; the daemon runs on uvloop. "
     "kazoo: get_async, pipelined, one session a process."
 )
 
