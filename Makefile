@@ -50,7 +50,7 @@ safety: setup ## Cut leaders off, and measure who still leads: zkside, Curator a
 interop: setup ## Let real Curator and kazoo contend with zkside for the same locks, elections and groups.
 	@tools/provide $(SERVER) jdk maven
 	@$(MAKE) --no-print-directory .zkside/interop/.compiled
-	$(BIN)/pytest -q -m interop --durations 0 $(ARGS) tests/interop
+	$(BIN)/pytest -q -m interop $(ARGS) tests/interop
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)

@@ -11,11 +11,12 @@ import pytest
 from bench.stand import daemon
 from tests.interop.contest import Crew, Stage, contest
 from tests.interop.ledger import Ledger
-from tests.interop.score import Score, table
+from tests.interop.score import CONTESTS, DEATHS, Death, Score, table
 from zkside.cli.zookeeper import ZooKeeperServer
 
 GRANTS: Final = 2000
 SCORES: Final = pytest.StashKey[list[Score]]()
+KILLED: Final = pytest.StashKey[list[Death]]()
 
 
 class Contend(Protocol):
@@ -49,8 +50,15 @@ def contend(stage: Stage, path: str, pytestconfig: pytest.Config) -> Contend:
     return contend
 
 
+@pytest.fixture
+def deaths(pytestconfig: pytest.Config) -> list[Death]:
+    """What is appended here is told at the end."""
+    return pytestconfig.stash.setdefault(KILLED, [])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if scores := config.stash.get(SCORES, []):
-        terminalreporter.section("contests")
-        for line in table(scores):
-            terminalreporter.write_line(line)
+    for headings, lines in ((CONTESTS, config.stash.get(SCORES, [])), (DEATHS, config.stash.get(KILLED, []))):
+        if lines:
+            terminalreporter.section("interop")
+            for line in table(headings, lines):
+                terminalreporter.write_line(line)

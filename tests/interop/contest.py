@@ -120,15 +120,17 @@ async def running(
 
 
 async def contest(
-    stage: Stage, path: str, *crews: Crew, grants: int, permits: int = 1, within_s: float = 60.0
+    stage: Stage, path: str, *crews: Crew, grants: int, permits: int = 1, within_s: float = 100.0
 ) -> Ledger:
-    """Let the crews contend until there were so many grants; the referee's ledger.
+    """Let the crews contend until there were so many grants; the referee's ledger. All permits are once out together.
 
     Raises: AssertionError with their complaints if one fails, or if it takes longer than `within_s`.
     """
     async with contextlib.AsyncExitStack() as stack:
         size = sum(crew.size for crew in crews)
-        referee = await stack.enter_async_context(Referee(contenders=size, grants=grants, permits=permits))
+        referee = await stack.enter_async_context(
+            Referee(contenders=size, grants=grants, permits=permits, together=permits)
+        )
         started = [
             await stack.enter_async_context(running(str(crew), stage.command(crew, path, referee.port)))
             for crew in crews

@@ -24,10 +24,13 @@ class Referee:
     """`async with Referee(contenders=4, grants=1000) as referee`: listens on a free port of 127.0.0.1.
 
     One loop hears all, so between a "leave" and the "enter" that it made possible there is always an order.
-    The first "enter" of a `detained` contender is not answered: it stays inside until it is killed.
+    The first "enter" of a `detained` contender is not answered: it stays inside until it is killed. No "enter" is
+    answered before `together` contenders were inside at once.
     """
 
-    def __init__(self, *, contenders: int, grants: int, permits: int = 1, detained: Collection[str] = ()) -> None:
+    def __init__(
+        self, *, contenders: int, grants: int, permits: int = 1, detained: Collection[str] = (), together: int = 1
+    ) -> None:
         self.ledger = Ledger(permits)
         self.detained = set(detained)
         self.port = 0
@@ -35,6 +38,8 @@ class Referee:
         self._grants = grants
         self._names: set[str] = set()
         self._all_came = asyncio.Event()
+        self._together = together
+        self._met = asyncio.Event()
         self._entered = asyncio.Condition()
         self._over = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -92,6 +97,9 @@ class Referee:
         self.ledger.enter(name, shared=shared, sequence=sequence)
         async with self._entered:
             self._entered.notify_all()
+        if len(self.ledger.inside) >= self._together:
+            self._met.set()
+        await self._met.wait()
         if name in self.detained:
             await self._over.wait()
         return "ok"

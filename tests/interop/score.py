@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.interop.ledger import Ledger
 
-HEADINGS = ("contenders", "grants", "between libraries", "overlaps", "out of order", "smallest share", "a second")
+CONTESTS = ("contenders", "grants", "between libraries", "overlaps", "out of order", "smallest share", "a second")
+DEATHS = ("killed while it held", "until the next one did")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,19 @@ class Score:
         )
 
 
-def table(scores: list[Score]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A holder that was killed."""
+
+    contender: str
+    until_next_s: float
+    """Until another one was inside."""
+
+    def cells(self) -> tuple[str, ...]:
+        return (self.contender, f"{self.until_next_s:.3f} s")
+
+
+def table(headings: tuple[str, ...], lines: Sequence[Score | Death]) -> list[str]:
     """In Markdown."""
-    rows = [HEADINGS, tuple("---" for _ in HEADINGS), *(score.cells() for score in scores)]
+    rows = [headings, tuple("---" for _ in headings), *(line.cells() for line in lines)]
     return ["| " + " | ".join(row) + " |" for row in rows]
