@@ -62,7 +62,8 @@ def take_through_daemon(link: Link, address: str, ends_stream: bool, concurrency
                     stream.cancel()
                 else:
                     await holds.Release(hold_pb2.ReleaseRequest(hold_id=update.hold.hold_id))
-                    update = await stream.read()
+                    while update.state == hold_pb2.HOLD_STATE_HELD:  # there may be a later lease on its way
+                        update = await stream.read()
                     assert update.state == hold_pb2.HOLD_STATE_RELEASED, update
                 free.append(request)
 
