@@ -194,6 +194,9 @@ class Holding:
         patient = self._terms.wait_for_ready or granted.done() or self._queued
         call, is_first = None, True
         try:
+            if patient:
+                # What is sent before there is a daemon proves nothing by the time when it is answered.
+                await self._link.wait_connected()
             sent_ns = now_ns()
             call = self._stream()(
                 self._next_request(),
@@ -207,7 +210,7 @@ class Holding:
                     is_first = False
                     self._belief.attach(sent_ns)
                     if not self._belief.is_proved:
-                        # It was opened a while ago, before there was a daemon.
+                        # It was opened a while ago.
                         self._link.pulse.hurry()
                 self._receive(update, granted)
         except ZksideError as error:

@@ -93,6 +93,11 @@ class Link:
             self._channel = grpc.aio.insecure_channel(self.address, options=list(CHANNEL_OPTIONS))
         return self._channel
 
+    async def wait_connected(self) -> None:
+        """Until there is a connection to the daemon. Raises ZksideError if the client is closed meanwhile."""
+        while (state := self.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            await self.channel.wait_for_state_change(state)
+
     async def call(
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
