@@ -20,6 +20,9 @@ LOST = 11
 TOO_LARGE = 12
 NOT_SUPPORTED = 13
 CANNOT_START = 14
+NOT_GRANTED = 15
+CANNOT_RUN = 126
+NO_COMMAND = 127
 INTERRUPTED = 130
 
 MEANINGS = {
@@ -38,6 +41,9 @@ MEANINGS = {
     TOO_LARGE: "larger than ZooKeeper or the daemon takes; nothing was sent",
     NOT_SUPPORTED: "the ZooKeeper server, or the daemon, cannot do this",
     CANNOT_START: "the daemon, or the private ZooKeeper, cannot start",
+    NOT_GRANTED: "not granted in time (`--timeout`, `-n`); nothing is left in the queue",
+    CANNOT_RUN: "`lock`, `elect`, `join`: the command cannot be run",
+    NO_COMMAND: "`lock`, `elect`, `join`: there is no such command",
     INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -51,6 +57,7 @@ CODES: tuple[tuple[type[ZksideError], int], ...] = (
     (errors.TooLarge, TOO_LARGE),
     (errors.NotSupported, NOT_SUPPORTED),
     (errors.BadRequest, USAGE),
+    (errors.WaitTimeout, NOT_GRANTED),
     (errors.Unavailable, UNAVAILABLE),
     (errors.DeadlineExceeded, TIMEOUT),
     (errors.OutcomeUnknown, OUTCOME_UNKNOWN),

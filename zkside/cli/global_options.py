@@ -48,14 +48,19 @@ def global_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def accept_global_options(command: click.Command) -> None:
-    """Let a command take them too, unseen in its help; what stands behind the command wins. Idempotent."""
+    """Let a command take them too, unseen in its help; what stands behind the command wins. Idempotent.
+
+    A command that has such an option itself, with another meaning, keeps it."""
     if isinstance(command, click.Group):
         for nested in command.commands.values():
             accept_global_options(nested)
         return
     if any(parameter.name == "global_output" for parameter in command.params):
         return
+    own = {name for parameter in command.params for name in parameter.opts}
     for name, (names, settings) in GLOBAL_OPTIONS.items():
+        if not own.isdisjoint(names):
+            continue
         command.params.append(
             click.Option(
                 [*names, f"global_{name}"],

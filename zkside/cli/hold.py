@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zkside.cli import exits, output
+from zkside.cli import exits
 from zkside.cli.arguments import ACL, DURATION, PATH, data_argument
+from zkside.cli.holding import show_hold
 from zkside.cli.invocation import Invocation, pass_invocation
 from zkside.cli.node import FILE
 
@@ -46,24 +47,6 @@ def hold(
     """
     value = data_argument(data, file)
 
-    def show(status: HoldStatus) -> None:
-        if invocation.is_json:
-            output.json_line(
-                {
-                    "state": status.state.name,
-                    "reason": status.reason,
-                    "path": status.path,
-                    "fencing_token": status.fencing_token,
-                    "epoch": status.epoch,
-                    "hold_id": status.hold_id,
-                }
-            )
-        else:
-            output.line(
-                f"{status.state.name} {status.path}  fencing token {status.fencing_token}"
-                f"  hold id {status.hold_id}" + (f"  ({status.reason})" if status.reason else "")
-            )
-
     async def flow(client: Client) -> int:
         told: list[tuple[object, ...]] = []
 
@@ -72,7 +55,7 @@ def hold(
             seen = (status.state, status.path, status.fencing_token)
             if told[-1:] != [seen]:
                 told[:] = [seen]
-                show(status)
+                show_hold(invocation, status)
 
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()

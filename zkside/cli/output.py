@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zkside.errors import ZksideError
 
 if TYPE_CHECKING:
-    from zkside.client import Header, Node, Session, Stat
+    from zkside.client import Contender, Header, HoldStatus, Member, Node, Session, Stat
 
 
 class Format(Enum):
@@ -96,6 +96,49 @@ def session_fields(session: Session) -> dict[str, object]:
         "reason": session.reason,
         "sequence": session.sequence,
     }
+
+
+def hold_fields(status: HoldStatus) -> dict[str, object]:
+    return {
+        "state": status.state.name,
+        "reason": status.reason,
+        "path": status.path,
+        "fencing_token": status.fencing_token,
+        "epoch": status.epoch,
+        "hold_id": status.hold_id,
+        "position": status.position,
+    }
+
+
+def hold_text(status: HoldStatus) -> str:
+    if status.state.name == "WAITING":
+        return f"WAITING at position {status.position}"
+    reason = f"  ({status.reason})" if status.reason else ""
+    return f"{status.state.name} {status.path}  fencing token {status.fencing_token}  hold id {status.hold_id}{reason}"
+
+
+def contender_fields(one: Contender) -> dict[str, object]:
+    return {
+        "path": one.path,
+        **data_fields(one.value),
+        "fencing_token": one.fencing_token,
+        "session_id": one.session_id,
+        "is_holder": one.is_holder,
+        "is_shared": one.is_shared,
+    }
+
+
+def member_fields(member: Member) -> dict[str, object]:
+    from dataclasses import asdict
+
+    service = {} if member.service is None else {"service": asdict(member.service)}
+    return {"member_id": member.member_id, **data_fields(member.data), "fencing_token": member.fencing_token, **service}
+
+
+def short(data: bytes) -> str:
+    """The beginning of data, on one line."""
+    shown = text_of(data[:201]).replace("\n", "\\n")
+    return f"{shown[:200]}{'…' if len(data) > 200 else ''}"
 
 
 def time_of(milliseconds: int) -> str:

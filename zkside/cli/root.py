@@ -30,6 +30,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "txn": ("txn", "Apply several operations, all or none."),
     "acl": ("acl", "Read or replace a node's access control list."),
     "hold": ("hold", "Hold an ephemeral node until Ctrl-C."),
+    "lock": ("lock", "Run a command while holding a lock."),
+    "elect": ("elect", "Run a command while leading."),
+    "join": ("join", "Be a member of a group, while a command runs."),
+    "who": ("who", "Tell who holds a lock or leads, and who waits."),
+    "observe": ("observe", "Print who leads, as it changes."),
+    "members": ("members", "Print the members of a group, as they change."),
     "admin": ("admin", "Look into the daemon: holds, watches, streams; drain it."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

@@ -146,10 +146,7 @@ def _snapshot_text(event: object) -> str:
 
 
 def _short(data: bytes) -> str:
-    if not data:
-        return ""
-    shown = output.text_of(data[:201]).replace("\n", "\\n")
-    return f"  {shown[:200]}{'…' if len(data) > 200 else ''}"
+    return f"  {output.short(data)}" if data else ""
 
 
 def _told_event(event: WatchedEvent | Gap) -> tuple[dict[str, object], str]:

@@ -1,0 +1,293 @@
+"""What `lock`, `elect` and `join` share: hold something, run a command meanwhile, and end that in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zkside.cli import exits, output
+from zkside.cli.arguments import ACL, DURATION
+from zkside.cli.child import Child
+from zkside.cli.deadline import Deadlines, boottime_ns, deadlines
+from zkside.cli.invocation import Invocation
+from zkside.cli.signals import Signals
+from zkside.errors import (
+    ConnectionLoss,
+    DeadlineExceeded,
+    HoldLost,
+    OutcomeUnknown,
+    SessionLost,
+    Unavailable,
+    WaitTimeout,
+)
+
+if TYPE_CHECKING:
+    from zkside.client import Acl, Client, Held, HoldStatus
+
+FEED_S = 0.1
+"""How often the guard hears how far the lease reaches."""
+AGAIN_S = 1.0
+"""A term that was shorter than this is not followed by the next before so long."""
+PASSING = (Unavailable, SessionLost, HoldLost, ConnectionLoss, OutcomeUnknown, DeadlineExceeded)
+"""What may be otherwise when it is tried again."""
+
+_NOW = 1
+"""A deadline that has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The options that they share."""
+
+    command: tuple[str, ...]
+    grace_s: float | None
+    kill_after_s: float
+    wait_for_ready: bool
+    acl: tuple[Acl, ...]
+    wait_timeout_s: float | None = None
+    margin_s: float = 0.0
+
+    @property
+    def of_hold(self) -> dict[str, Any]:
+        """As arguments of the client's methods."""
+        return {
+            "reconnect_grace_s": self.grace_s,
+            "acl": self.acl or None,
+            "wait_for_ready": self.wait_for_ready,
+            "cancel_on_loss": False,
+        }
+
+
+_COMMON = (
+    click.argument("command", nargs=-1, type=click.UNPROCESSED),
+    click.option(
+        "--grace",
+        type=DURATION,
+        default="5s",
+        show_default=True,
+        help="Stay the holder so long without the daemon: a restart of it harms nobody. 0: let go at once.",
+    ),
+    click.option(
+        "--kill-after",
+        type=DURATION,
+        default="10s",
+        show_default=True,
+        help="SIGKILL so long after SIGTERM; sooner if the lease ends.",
+    ),
+    click.option("--wait", "wait_for_ready", is_flag=True, help="Wait for a daemon that is not there yet."),
+    click.option("--acl", type=ACL, multiple=True, help="scheme:id:permissions, repeatable."),
+)
+_QUEUEING = (
+    click.option("-w", "--timeout", "wait_timeout", type=DURATION, help="Give up after waiting so long."),
+    click.option("-n", "--nonblock", is_flag=True, help="Try once: do not wait for others."),
+    click.option(
+        "--margin",
+        type=DURATION,
+        default="2s",
+        show_default=True,
+        help="SIGTERM so long before the lease ends while ZooKeeper cannot be reached.",
+    ),
+)
+
+
+def holding_options(*, queues: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare the options; the command gets them as `terms`."""
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def command(*arguments: Any, **options: Any) -> None:
+            shared = {name: options.pop(name) for name in ("command", "wait_for_ready", "acl")}
+            limits: dict[str, Any] = {}
+            if queues:
+                nonblock, timeout_s = options.pop("nonblock"), options.pop("wait_timeout")
+                if nonblock and timeout_s:
+                    raise click.UsageError("give --timeout or -n, not both")
+                limits = {"wait_timeout_s": 0.0 if nonblock else timeout_s, "margin_s": options.pop("margin")}
+            terms = Terms(
+                grace_s=options.pop("grace") or None, kill_after_s=options.pop("kill_after"), **shared, **limits
+            )
+            function(*arguments, terms=terms, **options)
+
+        for option in reversed((*_COMMON[:1], *(_QUEUEING if queues else ()), *_COMMON[1:])):
+            command = option(command)
+        return command
+
+    return declare
+
+
+@dataclass(slots=True)
+class Holder:
+    """Holds one thing after the other, with a command or without, until it is over.
+
+    `leased`: the command must not outlive the lease. Without that it is told when the hold is lost for good."""
+
+    invocation: Invocation
+    terms: Terms
+    leased: bool
+    again: bool = False
+    child: Child | None = field(default=None, init=False)
+    _signals: Signals = field(default_factory=Signals, init=False)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _seen: tuple[object, ...] = field(default=(), init=False)
+
+    def run(self, make: Callable[[Client, Callable[[HoldStatus], None]], Held]) -> None:
+        """Hold what `make` makes, and end the process. Nothing may have loaded gRPC before."""
+        if not self.terms.command:
+            self.invocation.run(lambda client: self._flow(client, make))
+        with Child(self.terms.command, self.terms.kill_after_s) as self.child:
+            self.invocation.run(lambda client: self._flow(client, make))
+
+    async def _flow(self, client: Client, make: Callable[[Client, Callable[[HoldStatus], None]], Held]) -> int:
+        self._signals.install()
+        while True:
+            began_s = time.monotonic()
+            try:
+                code = await self._hold(client, make(client, self._on_update))
+            except PASSING as error:
+                if not self.again or isinstance(error, WaitTimeout):
+                    raise
+                output.show_error(error, self.invocation.output)
+                code = exits.code_of(error)
+            if not self.again or self._is_over(code):
+                return code
+            await self._pause(began_s + AGAIN_S - time.monotonic())
+            if self._signals.ended_by:
+                return code
+
+    def _is_over(self, code: int) -> bool:
+        cannot_run = self.child is not None and not self.child.is_guarded
+        return bool(self._signals.ended_by) or cannot_run or code in (exits.CANNOT_RUN, exits.NO_COMMAND)
+
+    async def _pause(self, pause_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, pause_s)):
+                await self._signals.ending.wait()
+        except TimeoutError:
+            pass
+
+    async def _hold(self, client: Client, held: Held) -> int:
+        async with AsyncExitStack() as stack:
+            if not await self._first(stack.enter_async_context(held)):
+                return 128 + self._signals.ended_by
+            if self._signals.ended_by:
+                return 128 + self._signals.ended_by
+            if self.child is not None:
+                return await self._run(client, held, self.child)
+            await self._first(held.lost.wait())
+        if held.lost.is_set():
+            self._say(f"the hold was lost: {held.lost.reason}")
+            return exits.LOST
+        return exits.OK
+
+    async def _first(self, awaitable: Awaitable[object]) -> bool:
+        """Wait for it; False if a signal came first. Then it is cancelled. Raises what it raises."""
+        waiting, ending = asyncio.ensure_future(awaitable), asyncio.ensure_future(self._signals.ending.wait())
+        try:
+            await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waiting, ending):
+                task.cancel()
+            await asyncio.wait((waiting, ending))
+        if waiting.cancelled():
+            return False
+        waiting.result()
+        return True
+
+    async def _run(self, client: Client, held: Held, child: Child) -> int:
+        release = {"address": client.address, "hold_id": held.hold_id} if self.terms.grace_s else None
+        variables = {
+            "ZKSIDE_PATH": held.path,
+            "ZKSIDE_FENCING_TOKEN": str(held.fencing_token),
+            "ZKSIDE_HOLD_ID": held.hold_id,
+            "ZKSIDE_ADDRESS": client.address,
+        }
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._feed(held, child)), group.create_task(self._tell_of_end(held, child))]
+            self._signals.child = child
+            try:
+                ended = await child.run(variables, self._deadlines(held), release)
+            finally:
+                self._signals.child = None
+                for task in tasks:
+                    task.cancel()
+        if ended.why:
+            self._say(f"{child.command[0]}: {ended.why}")
+        return exits.LOST if ended.was_told else ended.status
+
+    def _deadlines(self, held: Held) -> Deadlines:
+        from zkside.client import HoldState
+        from zkside.client.clock import lease_ns
+
+        if not self.leased:
+            return Deadlines()
+        in_jeopardy = held.state is HoldState.JEOPARDY
+        return deadlines(
+            boottime_ns(), held.lease_left_s(), lease_ns(held.status), self.terms.margin_s, in_jeopardy=in_jeopardy
+        )
+
+    async def _feed(self, held: Held, child: Child) -> None:
+        """Move the deadlines while it is held; then the command has to end."""
+        from zkside.client import HoldState
+
+        while not (held.lost.is_set() or held.revoke_requested.is_set()):
+            child.keep(self._deadlines(held))
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(FEED_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        asked_back = held.state is HoldState.JEOPARDY or not held.lost.is_set()
+        if asked_back or not self.leased:
+            # The daemon waits 2 s, which is longer than what was believed before: that deadline stands.
+            child.keep(Deadlines(tell_ns=_NOW))
+        else:
+            child.keep(Deadlines(kill_ns=_NOW))
+
+    async def _tell_of_end(self, held: Held, child: Child) -> None:
+        await child.told.wait()
+        why = "REVOKE_REQUESTED" if held.revoke_requested.is_set() else held.lost.reason or held.status.reason
+        self._say(f"{held.path} is no longer safe to rely on ({why}): the command was told to end")
+
+    def _say(self, text: str) -> None:
+        if self.invocation.is_json:
+            print(json.dumps({"message": text}), file=sys.stderr, flush=True)
+        else:
+            print(f"zkside: {text}", file=sys.stderr, flush=True)
+
+    def _on_update(self, status: HoldStatus) -> None:
+        self._changed.set()
+        # Updates also come with each proof of the lease; only what a reader would see is printed.
+        seen = (status.state, status.reason, status.path, status.fencing_token, status.position)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        if self.child is None:
+            show_hold(self.invocation, status)
+        elif self.invocation.is_json:
+            # Standard output is the command's.
+            print(json.dumps(output.hold_fields(status), ensure_ascii=False), file=sys.stderr, flush=True)
+
+
+def own_name() -> str:
+    """This process, for people on other hosts."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def show_hold(invocation: Invocation, status: HoldStatus) -> None:
+    """A line on standard output."""
+    if invocation.is_json:
+        output.json_line(output.hold_fields(status))
+    else:
+        output.line(output.hold_text(status))
