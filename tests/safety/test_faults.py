@@ -13,7 +13,7 @@ from tests.safety.belief import disorders, overlaps
 from tests.safety.faults import OF_SERVERS, Event, Fault, schedule
 from zkside.cli.zookeeper import Installation
 
-LENGTH_S = 120.0
+LENGTH_S = 100.0
 AGAIN_WITHIN_S = 60.0
 
 
