@@ -88,7 +88,7 @@ def _bars(goals: list[tuple[str, Goal]], top: float) -> Iterator[str]:
     """A bar for each goal: what is used of it, on a scale that is cut off where it says so."""
     if not goals:
         return
-    start, unit = 560, 110
+    start, unit = 690, 78
     yield _text(_LEFT, top + 24, "goals: share of the allowance that is used, 1 = just met", 'font-size="15"')
     yield _line(start + unit, top + _TOP, start + unit, top + _TOP + _BAR * len(goals), "#333333")
     for index, (text, goal) in enumerate(goals):
