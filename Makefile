@@ -35,7 +35,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus
-	$(BIN)/pytest -q -m "not faults and not interop" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop and not k8s" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
@@ -51,6 +51,10 @@ interop: setup ## Let real Curator and kazoo contend with zkside for the same lo
 	@tools/provide $(SERVER) jdk maven
 	@$(MAKE) --no-print-directory .zkside/interop/.compiled
 	$(BIN)/pytest -q -m interop $(ARGS) tests/interop
+
+k8s: setup ## Render the Kubernetes manifests; check them, their alerts and their dashboard.
+	@tools/provide $(SERVER) kustomize prometheus
+	$(BIN)/pytest -q -m k8s $(ARGS) tests/k8s
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)
@@ -116,4 +120,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop check fmt proto bench baseline lock clean setup
+.PHONY: help run test faults safety interop k8s check fmt proto bench baseline lock clean setup
