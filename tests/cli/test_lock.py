@@ -178,17 +178,16 @@ def test_when_zkside_is_killed_the_command_goes_with_all_that_it_started_and_the
     path = f"{chroot}/l"
     inner = " ".join(worker.command(tmp_path / "grandchild", stubborn=True))
     script = f"{inner} & exec {' '.join(worker.command(tmp_path / 'child', stubborn=True))}"
-    with (
-        running(zkside, "lock", path, "--grace", "30s", "--", "sh", "-c", script) as first,
-        running(zkside, "lock", path, "-o", "json", "--", *worker.command(tmp_path / "next")) as second,
-    ):
+    with running(zkside, "lock", path, "--grace", "30s", "--", "sh", "-c", script) as first:
         token = {working(first)[1], working(first)[1]}
-        assert second.stderr is not None
-        assert json.loads(second.stderr.readline())["state"] == "WAITING"
-        first.kill()
-        killed_s = time.monotonic()
-        working(second)
-        assert time.monotonic() - killed_s < 15, "half of its grace time: it did not wait for it"
+        command = worker.command(tmp_path / "next")
+        with running(zkside, "lock", path, "-o", "json", "--", *command) as second:
+            assert second.stderr is not None
+            assert json.loads(second.stderr.readline())["state"] == "WAITING"
+            first.kill()
+            killed_s = time.monotonic()
+            working(second)
+            assert time.monotonic() - killed_s < 15, "half of its grace time: it did not wait for it"
         wait_silent(first)
         begun_ns = worker.entries(tmp_path / "next")[0].at_ns
         for name in ("child", "grandchild"):
