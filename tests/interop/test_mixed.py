@@ -23,9 +23,22 @@ async def test_the_referee_catches_two_who_do_not_see_each_other(contend: Conten
     assert ledger.overlaps
 
 
-async def test_curators_mutex_takes_no_notice_of_readers(contend: Contend) -> None:
-    """Why docs/interop.md says to use no SHARED where InterProcessMutex is: they overlap."""
-    ledger = await contend(curator("mutex"), zkside("shared:CURATOR"))
+@pytest.mark.parametrize(
+    "crews",
+    [
+        (curator("mutex"), zkside("shared:CURATOR")),
+        (curator("mutex"), curator("write")),
+        (kazoo("lock"), zkside("shared:KAZOO")),
+    ],
+    ids=[
+        "readers and InterProcessMutex",
+        "InterProcessMutex and InterProcessReadWriteLock",
+        "readers and kazoo's Lock",
+    ],
+)
+async def test_what_the_other_library_takes_no_notice_of(contend: Contend, crews: tuple[Crew, ...]) -> None:
+    """Why docs/interop.md says not to mix these: they overlap, and zkside cannot see it from outside."""
+    ledger = await contend(*crews, grants=1000)
     assert ledger.overlaps
 
 
