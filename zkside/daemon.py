@@ -104,6 +104,11 @@ class Daemon:
         except TimeoutError:
             log.error("the gRPC server did not stop within the grace of %g s: cut", grace_s)
         await self.hub.close()
+        if not keep and self.holds.are_believed():
+            log.warning(
+                "the session is left to end by itself: owners without a stream may still believe in their holds"
+            )
+            keep = True
         await self.session.close(keep_session=keep, within_s=max(0.0, until_s - time.monotonic()))
         self.lag.stop()
         if self.http is not None:

@@ -75,7 +75,7 @@ class Client:
         self._daemon = daemon
         self._rng = rng
         self._manners = manners
-        self._stopped_since_ns: int | None = None
+        self.stopped_since_ns: int | None = None
         self._hung_from_ns = 0
         self.bid: _Bidding | None = None
         self.process.post(rng.uniform(0, manners.rest_s), self._begin)
@@ -83,7 +83,7 @@ class Client:
     def stop(self) -> None:
         """SIGSTOP. It hears nothing and believes on."""
         self.process.stop()
-        self._stopped_since_ns = self._stopped_since_ns or self._loop.now_ns
+        self.stopped_since_ns = self.stopped_since_ns or self._loop.now_ns
 
     def go_on(self) -> None:
         """SIGCONT. It hears what it has missed before it has any answer."""
@@ -93,11 +93,11 @@ class Client:
     def _answered_again(self) -> None:
         if not self.process.is_stopped:
             self.note()
-            self._stopped_since_ns = None
+            self.stopped_since_ns = None
 
     def proof_ns(self) -> int:
         """When its latest answered call was sent."""
-        silences = (self._stopped_since_ns, self._daemon().silent_since_ns)
+        silences = (self.stopped_since_ns, self._daemon().silent_since_ns)
         return min([since_ns for since_ns in silences if since_ns is not None], default=self._loop.now_ns)
 
     def note(self) -> None:

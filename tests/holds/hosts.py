@@ -215,11 +215,11 @@ class Daemon:
         self.kill()
 
     async def _terminate(self, *, keep: bool) -> None:
-        await self.holds.close(keep=keep, within_s=3.0)
+        await self.holds.close(keep=keep, within_s=self._rng.choice((0.5, 3.0)))
         tasks = [stream.task for stream in self.streams if stream.task is not None]
         self.break_streams()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         await self._writes.close()
         await self.hub.close()
-        await self.session.close(keep_session=keep, within_s=2.0)
+        await self.session.close(keep_session=keep or self.holds.are_believed(), within_s=2.0)

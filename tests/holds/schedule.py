@@ -270,6 +270,10 @@ class _Schedule:
         host.daemon.kill()
         await asyncio.sleep(self._rng.choice((self._rng.uniform(0.01, 1.0), self._rng.uniform(1.0, 6.0))))
         host.restart()
+        if self._rng.random() < 0.3:
+            # Soon enough to meet clients that have not come back yet.
+            await asyncio.sleep(self._rng.uniform(0.0, 0.5))
+            await self._terminate_daemon(host)
 
     async def _terminate_daemon(self, host: _Host) -> None:
         await host.daemon.terminate(keep=self._rng.random() < 0.5)
@@ -294,7 +298,8 @@ class _Schedule:
 
     def _find_silent(self, client: Client, daemon: Daemon) -> None:
         def look() -> None:
-            if client.process.is_stopped:
+            since_ns = client.stopped_since_ns
+            if since_ns is not None and self._loop.now_ns - since_ns >= WATCHDOG_S * 1e9:
                 for stream in list(daemon.streams):
                     if stream.client is client.process:
                         daemon.break_stream(stream)

@@ -86,11 +86,47 @@ async def test_a_watch_that_was_given_up_before_its_answer_was_lost_troubles_nob
 ) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-    hub.on_deleted("/lock", None, lambda: None)()
+    memory.network.delay(0.01)
+    stop = hub.on_deleted("/lock", None, lambda: None)
+    await clock.settle()
+    stop()
     memory.network.drop_connections()
     await clock.settle()
     gc.collect()
     assert reported == []
+
+
+async def test_a_daemon_that_stops_leaves_what_owners_of_the_one_before_may_still_believe_in(
+    holds: Holds, queueing: Queueing, session: Session, sessions: Sessions, memory: MemoryZooKeeper, clock: VirtualClock
+) -> None:
+    """H1, S5, O3: the owner asked for a grace, so it goes on until the lease ends that the first daemon told. The
+    second one cannot ask it to let go, and must neither delete the node nor close the session."""
+    terms = Terms("lock", "/lock", reconnect_grace_s=8.0, is_exclusive=True)
+    listener = Listener(holds, queueing, terms)
+    await clock.settle()
+    (held,) = listener.heard
+    await holds.close(keep=True, within_s=0.0)
+    listener.task.cancel()
+    await clock.settle()
+    await session.close(keep_session=True, within_s=0.0)
+
+    successor, _ = await sessions.open(journal=session.journal)
+    hub = Hub(successor)
+    hub.start()
+    its_holds = Holds(successor, hub)
+    its_holds.start()
+    closing = asyncio.ensure_future(its_holds.close(keep=False, within_s=0.05))
+    assert await closing == 0
+    await clock.settle()
+    assert held.path in memory.tree.nodes
+    assert its_holds.are_believed()
+    await successor.close(keep_session=its_holds.are_believed(), within_s=0.0)
+    believed_s = (held.lease_boottime_ns - clock.boottime_ns()) / 1e9
+    assert believed_s > 5.0
+    await clock.advance(believed_s)
+    assert held.path in memory.tree.nodes
+    await clock.advance(20.0)
+    assert held.path not in memory.tree.nodes
 
 
 async def test_waiters_whose_session_ends_queue_again_in_the_order_in_which_they_came(

@@ -83,6 +83,8 @@ class Hold:
         self._audience: Audience | None = None
         self._unwatch: Callable[[], None] = lambda: None
         self._is_recalled = False
+        self._believed_until_ns = 0
+        """Once it was asked back: until when its owner may go on all the same."""
         self._watching: Timer | None = None
         self._expiry: Timer | None = None
         self._heartbeat = Heartbeat(holds.session.clock, terms.heartbeat_timeout_s, self._on_heartbeat_missed)
@@ -95,6 +97,8 @@ class Hold:
         hold.hold_id, hold.resume_token = row.hold_id, row.resume_token
         hold.path, hold.czxid, hold.epoch = row.path, row.czxid, epoch
         hold._nodes[row.path] = row.czxid
+        # Whatever the daemon before told of the lease, it knew before now.
+        hold._lease_told_ns = holds.session.clock.boottime_ns() + round(holds.session.journal.timeout_s * 1e9)
         hold.state, hold.reason = HoldState.JEOPARDY, Reason.CONNECTION_LOST
         return hold
 
@@ -102,6 +106,13 @@ class Hold:
     def attached(self) -> bool:
         """Whether a stream has it."""
         return self._audience is not None
+
+    @property
+    def is_believed(self) -> bool:
+        """It was asked back, and its owner may go on all the same: nobody else may get it yet."""
+        if self.state not in _OWNED or self.releasing is not None:
+            return False
+        return self._believed_until_ns > self._holds.session.clock.boottime_ns()
 
     def present(self) -> HoldUpdate:
         """The hold as it is now."""
@@ -293,12 +304,14 @@ class Hold:
         if not self.terms.is_exclusive or self.state not in _OWNED:
             self.release(reason)
         elif not self.attached:
+            self._believed_until_ns = self._lease_told_ns
             left_ns = self._lease_told_ns - self._holds.session.clock.boottime_ns()
             self.expire_in(max(0, left_ns) / 1e9, reason)
         elif not self._is_recalled:
             self._is_recalled = True
             self.state, self.reason = advance(self.state, Input.RECALLED), reason
             self._tell()
+            self._believed_until_ns = self._holds.session.clock.boottime_ns() + round(RECALL_S * 1e9)
             self.expire_in(RECALL_S, reason)
 
     def _hand_over(self) -> list[asyncio.Future[bool]]:

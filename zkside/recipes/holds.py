@@ -15,7 +15,7 @@ from zkside.errors import Draining, HoldLost, NoAuth, Quota, SessionSuspended, U
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionStatus
-from zkside.recipes.hold import Hold
+from zkside.recipes.hold import RECALL_S, Hold
 from zkside.zk.session import Session
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,16 @@ class Holds:
             hold = Hold.reclaimed(self, row, epoch)
             self._add(hold)
             hold.watch()
-            # An owner that asked for a grace believes for as long, whatever became of the daemon.
-            grace_s = max(self.settings.reclaim_grace_s, hold.terms.reconnect_grace_s)
+            # An owner that asked for a grace believes for as long, whatever became of the daemon; one that was
+            # stopped believes for as long as it takes to be asked.
+            grace_s = max(self.settings.reclaim_grace_s, hold.terms.reconnect_grace_s, RECALL_S)
             hold.expire_in(grace_s, Reason.STREAM_ENDED)
 
     async def close(self, *, keep: bool, within_s: float) -> int:
         """End every hold, RELEASED and DRAINED, or with `keep` leave them to the next daemon.
 
-        Returns how many were released in time. New ones are refused from now on.
+        Returns how many were released in time. New ones are refused from now on. Those whose owners may still
+        believe in them when the time is over are left: see `are_believed`.
         """
         self.draining = True
         self.keeping = keep
@@ -94,7 +96,8 @@ class Holds:
     async def drain(self, *, within_s: float | None = None) -> int:
         """Refuse new holds and ask for all that there are; returns how many are gone.
 
-        Without `within_s` it waits for all; with it those that are left are released when it is over.
+        Without `within_s` it waits for all; with it those that are left are released when it is over, but for
+        those whose owners may still believe in them.
         """
         self.draining = True
         holds = list(self._holds.values())
@@ -103,8 +106,14 @@ class Holds:
         if holds:
             await asyncio.wait([hold.ended for hold in holds], timeout=within_s)
         for hold in holds:
-            hold.release(Reason.DRAINED)
+            if not hold.is_believed:
+                hold.release(Reason.DRAINED)
         return sum(hold.ended.done() for hold in holds)
+
+    def are_believed(self) -> bool:
+        """Whether there is a hold that was asked back, and its owner may go on all the same. The session must not
+        be closed then: left alone it ends after the last lease, or the next daemon takes it up."""
+        return any(hold.is_believed for hold in self._holds.values())
 
     def open(self, terms: Terms) -> Hold:
         """A new hold, WAITING. Raises: Quota, Draining."""

@@ -159,11 +159,13 @@ class Janitor:
         return gone
 
     def _answered(self, leftover: _Leftover, gone: asyncio.Future[bool], deleting: asyncio.Future[Reply[None]]) -> None:
+        # Looked at in any case, lest asyncio report it as overlooked.
+        error = None if deleting.cancelled() else deleting.exception()
         if self._pending.get(leftover) is not gone:
             return  # the epoch is over, or it was handed over anew
         self._under_way.discard(leftover)
         if not deleting.cancelled():
-            self._take(leftover, deleting.exception())
+            self._take(leftover, error)
         self._settle()
 
     def _done(self, leftover: _Leftover, *, gone: bool) -> None:
