@@ -119,7 +119,9 @@ def test_serve_does_not_take_the_clients_option(zkside: Zkside) -> None:
     assert "--listen" in run.err
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("completion", "bash"), ("get", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("completion", "bash"), ("get", "--help"), ("lock", "--help"), ("elect", "--help")]
+)
 def test_what_needs_no_daemon_loads_no_grpc(arguments: tuple[str, ...]) -> None:
     code = (
         "import sys, atexit; atexit.register(lambda: print('LOADED' if 'grpc' in sys.modules else 'light',"

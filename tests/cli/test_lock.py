@@ -196,6 +196,19 @@ def test_when_zkside_is_killed_the_command_goes_with_all_that_it_started_and_the
             assert found[-1].at_ns < begun_ns
 
 
+def test_when_the_guard_is_killed_the_kernel_kills_the_command(zkside: Zkside, chroot: str, tmp_path: Path) -> None:
+    """H1"""
+    command = worker.command(tmp_path / "log", stubborn=True)
+    with running(zkside, "lock", f"{chroot}/l", "--", *command) as process:
+        pid, _ = working(process)
+        guard = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert guard != process.pid
+        os.kill(guard, signal.SIGKILL)
+        assert process.wait(30) == exits.LOST
+        wait_silent(process)
+    assert zkside("who", f"{chroot}/l").code == exits.NOT_FOUND
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_cut_off_from_zookeeper_the_command_ends_before_the_lease(
     cut_off: Zkside, proxy: Proxy, tmp_path: Path, stubborn: bool
@@ -341,26 +354,48 @@ def test_a_revocable_lock_is_given_back_when_somebody_asks(
     assert worker.entries(tmp_path / "log")[-1].what == "SIGTERM"
 
 
+def in_terminal(zkside: Zkside, *arguments: str) -> tuple[int, int]:
+    """Run it in a terminal of its own: its process and the terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "zkside", *arguments], environment(zkside.address))
+    return pid, terminal
+
+
+def read_until(terminal: int, words: bytes) -> bytes:
+    seen = b""
+    while words not in seen:
+        seen += os.read(terminal, 4096)
+    return seen
+
+
 def test_the_command_has_the_terminal(zkside: Zkside, chroot: str) -> None:
     script = (
         "read -r line; echo got $line; trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.1; done"
     )
-    arguments = [sys.executable, "-m", "zkside", "lock", f"{chroot}/l", "--", "sh", "-c", script]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, arguments, environment(zkside.address))
+    pid, terminal = in_terminal(zkside, "lock", f"{chroot}/l", "--", "sh", "-c", script)
     os.write(terminal, b"hello\n")
-    seen = _read_until(terminal, b"ready")
+    seen = read_until(terminal, b"ready")
     assert b"got hello" in seen, "it reads from the terminal, which the kernel allows the foreground only"
     os.write(terminal, b"\x03")
-    _read_until(terminal, b"interrupted")
+    read_until(terminal, b"interrupted")
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 9
 
 
-def _read_until(terminal: int, words: bytes) -> bytes:
-    seen = b""
-    while words not in seen:
-        seen += os.read(terminal, 4096)
-    return seen
+def test_ctrl_z_stops_both_and_who_is_stopped_loses_the_lock(zkside: Zkside, chroot: str, tmp_path: Path) -> None:
+    """H1"""
+    log = tmp_path / "log"
+    pid, terminal = in_terminal(zkside, "lock", f"{chroot}/l", "--", *worker.command(log))
+    ended = os.pidfd_open(int(read_until(terminal, b"\n").split()[0]))
+    os.write(terminal, b"\x1a")
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), "as its shell expects"
+    stopped_ns = boottime_ns()
+    _wait_ended(ended)
+    assert worker.entries(log)[-1].at_ns < stopped_ns + BOUND_NS
+    os.kill(pid, signal.SIGCONT)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == exits.LOST
