@@ -45,7 +45,8 @@ def run(
 ) -> list[Outcome]:
     """One partition, from a whole ensemble to a whole ensemble.
 
-    Raises: TimeoutError if within `limit_s` somebody was not granted or an old leader still believes.
+    Raises: TimeoutError if within `limit_s` somebody was not granted or an old leader still believes, or if a
+    first leader did not last until the partition: nothing was measured then.
     """
     stand.wait_whole()
     lonely = stand.host_with(schedule.role)
@@ -57,6 +58,8 @@ def run(
             _must(old.wait_for(believes=True, deadline_s=time.monotonic() + 30), "the first leaders were not granted")
             with Contest(stand, stand.b, path, directory, java) as new:
                 stand.wait_ephemerals(path, len(old.nodes) + len(new.nodes))
+                # On a machine that is too busy a lease may be over before anything was cut.
+                _must(old.wait_for(believes=True, deadline_s=time.monotonic() + 2), "a first leader was lost before")
                 began_ns = now_ns()
                 if schedule is Schedule.LEADER_RESET:
                     stand.network.reset(others, [lonely])
