@@ -100,6 +100,10 @@ class Client:
         silences = (self.stopped_since_ns, self._daemon().silent_since_ns)
         return min([since_ns for since_ns in silences if since_ns is not None], default=self._loop.now_ns)
 
+    def believes(self) -> bool:
+        """Whether it believes now that it holds something."""
+        return self.bid is not None and self.bid.belief.is_held()
+
     def note(self) -> None:
         """What silence means for the belief is about to change."""
         if self.bid is not None:

@@ -204,6 +204,8 @@ class _Schedule:
         weights, choices = zip(*faults, strict=True)
         while True:
             await asyncio.sleep(rng.uniform(0.0, self._plan.calm_s))
+            if rng.random() < 0.6 and not self._believers(host):
+                continue  # where nobody holds anything little is to be found
             (fault,) = rng.choices(choices, weights)
             self._note(f"{fault.__name__.strip('_')} {host.name}")
             await fault(host)
@@ -218,6 +220,9 @@ class _Schedule:
                 self._zookeeper.set_read_only(False)
             else:
                 self._delete_last(self._rng.choice(("/lock", "/election")))
+
+    def _believers(self, host: _Host) -> list[Client]:
+        return [client for client in host.clients if client.believes()]
 
     def _note(self, what: str) -> None:
         self._faults.append(f"{self._loop.time() - 1000:.6f} {what}")
@@ -290,7 +295,7 @@ class _Schedule:
             await self._terminate_daemon(host)
 
     async def _stop_client(self, host: _Host) -> None:
-        client, daemon = self._rng.choice(host.clients), host.daemon
+        client, daemon = self._rng.choice(self._believers(host) or host.clients), host.daemon
         client.stop()
         self._loop.call_later(WATCHDOG_S + self._rng.uniform(0.01, 0.6), self._find_silent, client, daemon)
         await asyncio.sleep(self._rng.uniform(0.2, 6.0))

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.holds.clients import Manners
+from tests.holds.belief import BOUND_S
+from tests.holds.clients import Manners, Wish
 from tests.holds.detector import unfair
 from tests.holds.schedule import Plan, run
+from zkside.core.queueing import Kind
 from zkside.recipes.hold import Hold
 from zkside.recipes.queueing import Bid, Queueing
 
@@ -59,12 +61,20 @@ async def barge(queueing: Queueing, hold: Hold, bid: Bid, permits: int) -> None:
     hold.grant(seat.path, seat.czxid, queueing.session.epoch)
 
 
+def contended(*, silence_s: float = BOUND_S, believes_longer_s: float = 0.0) -> Manners:
+    """All want the same, and keep it for long."""
+    wishes = (Wish("/lock", Kind.LOCK),)
+    return Manners(wishes, hold_s=6.0, rest_s=0.3, silence_s=silence_s, believes_longer_s=believes_longer_s)
+
+
 @pytest.mark.parametrize(
     "plan",
     [
-        pytest.param(Plan(manners=Manners(believes_longer_s=1.0)), id="clients that believe a second longer than told"),
         pytest.param(
-            Plan(manners=Manners(silence_s=60.0)), id="clients that believe in a lease without being answered"
+            Plan(manners=contended(believes_longer_s=5.0)), id="clients that believe five seconds longer than told"
+        ),
+        pytest.param(
+            Plan(manners=contended(silence_s=60.0)), id="clients that believe in a lease without being answered"
         ),
         pytest.param(Plan(flow=barge, calm_s=0.0), id="a daemon that does not wait for those ahead"),
     ],
