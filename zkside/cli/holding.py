@@ -11,17 +11,14 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING
 
 from zkside.cli import exits, output
-from zkside.cli.arguments import ACL, DURATION
 from zkside.cli.child import Child
 from zkside.cli.deadline import Deadlines, boottime_ns, deadlines
 from zkside.cli.invocation import Invocation
 from zkside.cli.signals import Signals
+from zkside.cli.terms import Terms
 from zkside.errors import (
     ConnectionLoss,
     DeadlineExceeded,
@@ -33,7 +30,7 @@ from zkside.errors import (
 )
 
 if TYPE_CHECKING:
-    from zkside.client import Acl, Client, Held, HoldStatus
+    from zkside.client import Client, Held, HoldStatus
 
 FEED_S = 0.1
 """How often the guard hears how far the lease reaches."""
@@ -44,86 +41,6 @@ PASSING = (Unavailable, SessionLost, HoldLost, ConnectionLoss, OutcomeUnknown, D
 
 _NOW = 1
 """A deadline that has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The options that they share."""
-
-    command: tuple[str, ...]
-    grace_s: float | None
-    kill_after_s: float
-    wait_for_ready: bool
-    acl: tuple[Acl, ...]
-    wait_timeout_s: float | None = None
-    margin_s: float = 0.0
-
-    @property
-    def of_hold(self) -> dict[str, Any]:
-        """As arguments of the client's methods."""
-        return {
-            "reconnect_grace_s": self.grace_s,
-            "acl": self.acl or None,
-            "wait_for_ready": self.wait_for_ready,
-            "cancel_on_loss": False,
-        }
-
-
-_COMMON = (
-    click.argument("command", nargs=-1, type=click.UNPROCESSED),
-    click.option(
-        "--grace",
-        type=DURATION,
-        default="5s",
-        show_default=True,
-        help="Stay the holder so long without the daemon: a restart of it harms nobody. 0: let go at once.",
-    ),
-    click.option(
-        "--kill-after",
-        type=DURATION,
-        default="10s",
-        show_default=True,
-        help="SIGKILL so long after SIGTERM; sooner if the lease ends.",
-    ),
-    click.option("--wait", "wait_for_ready", is_flag=True, help="Wait for a daemon that is not there yet."),
-    click.option("--acl", type=ACL, multiple=True, help="scheme:id:permissions, repeatable."),
-)
-_QUEUEING = (
-    click.option("-w", "--timeout", "wait_timeout", type=DURATION, help="Give up after waiting so long."),
-    click.option("-n", "--nonblock", is_flag=True, help="Try once: do not wait for others."),
-    click.option(
-        "--margin",
-        type=DURATION,
-        default="2s",
-        show_default=True,
-        help="SIGTERM so long before the lease ends while ZooKeeper cannot be reached.",
-    ),
-)
-
-
-def holding_options(*, queues: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Declare the options; the command gets them as `terms`."""
-
-    def declare(function: Callable[..., None]) -> Callable[..., None]:
-        @wraps(function)
-        def command(*arguments: Any, **options: Any) -> None:
-            shared = {name: options.pop(name) for name in ("command", "wait_for_ready", "acl")}
-            limits: dict[str, Any] = {}
-            if queues:
-                nonblock, timeout_s = options.pop("nonblock"), options.pop("wait_timeout")
-                if nonblock and timeout_s:
-                    raise click.UsageError("give --timeout or -n, not both")
-                limits = {"wait_timeout_s": 0.0 if nonblock else timeout_s, "margin_s": options.pop("margin")}
-            terms = Terms(
-                grace_s=options.pop("grace") or None, kill_after_s=options.pop("kill_after"), **shared, **limits
-            )
-            function(*arguments, terms=terms, **options)
-
-        for option in reversed((*_COMMON[:1], *(_QUEUEING if queues else ()), *_COMMON[1:])):
-            command = option(command)
-        return command
-
-    return declare
 
 
 @dataclass(slots=True)
@@ -145,6 +62,7 @@ class Holder:
         """Hold what `make` makes, and end the process. Nothing may have loaded gRPC before."""
         if not self.terms.command:
             self.invocation.run(lambda client: self._flow(client, make))
+            return
         with Child(self.terms.command, self.terms.kill_after_s) as self.child:
             self.invocation.run(lambda client: self._flow(client, make))
 
@@ -166,8 +84,8 @@ class Holder:
                 return code
 
     def _is_over(self, code: int) -> bool:
-        cannot_run = self.child is not None and not self.child.is_guarded
-        return bool(self._signals.ended_by) or cannot_run or code in (exits.CANNOT_RUN, exits.NO_COMMAND)
+        is_unguarded = self.child is not None and not self.child.is_guarded
+        return bool(self._signals.ended_by) or is_unguarded or code in (exits.CANNOT_RUN, exits.NO_COMMAND)
 
     async def _pause(self, pause_s: float) -> None:
         try:
@@ -240,17 +158,18 @@ class Holder:
         """Move the deadlines while it is held; then the command has to end."""
         from zkside.client import HoldState
 
-        while not (held.lost.is_set() or held.revoke_requested.is_set()):
-            child.keep(self._deadlines(held))
+        while not held.lost.is_set():
+            limits = self._deadlines(held)
+            child.keep(Deadlines(_NOW, limits.kill_ns) if held.revoke_requested.is_set() else limits)
             self._changed.clear()
             try:
                 async with asyncio.timeout(FEED_S):
                     await self._changed.wait()
             except TimeoutError:
                 pass
-        asked_back = held.state is HoldState.JEOPARDY or not held.lost.is_set()
+        asked_back = held.state is HoldState.JEOPARDY
         if asked_back or not self.leased:
-            # The daemon waits 2 s, which is longer than what was believed before: that deadline stands.
+            # The daemon waits 2 s for its release, longer than was believed before: that deadline stands.
             child.keep(Deadlines(tell_ns=_NOW))
         else:
             child.keep(Deadlines(kill_ns=_NOW))

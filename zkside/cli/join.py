@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zkside.cli.arguments import PATH, data_argument
-from zkside.cli.holding import Holder, Terms, holding_options
+from zkside.cli.holding import Holder
 from zkside.cli.invocation import Invocation, pass_invocation
+from zkside.cli.terms import Terms, holding_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

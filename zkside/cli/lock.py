@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from zkside.cli.arguments import PATH
-from zkside.cli.holding import Holder, Terms, holding_options, own_name
+from zkside.cli.holding import Holder, own_name
 from zkside.cli.invocation import Invocation, pass_invocation
+from zkside.cli.terms import Terms, holding_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
