@@ -21,6 +21,10 @@ from tests.parts.proxy import Proxy
 from zkside.cli.zookeeper import Installation, ZooKeeperServer, find
 from zkside.errors import StartError
 
+# Tests start processes while they have channels open. gRPC's handlers of fork() are for children that go on using
+# gRPC, which none does, and crash at times.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 CONTAINER_CHECK_FLAGS = ("-Dznode.container.checkIntervalMs=1000",)
 """Containers and TTL nodes go after one second, not one minute."""
 

@@ -14,7 +14,6 @@ pytestmark = pytest.mark.interop
     "crews",
     [
         (curator("mutex"), zkside("lock:CURATOR")),
-        (curator("mutex", 1), zkside("lock:CURATOR", 1)),
         (curator("mutex", 2), zkside("lock:CURATOR", 2), zkside("lock:CURATOR", 2, host=2)),
         (curator("mutex"), kazoo("curator-lock")),
         (zkside("lock:CURATOR"), kazoo("curator-lock")),
@@ -25,6 +24,13 @@ pytestmark = pytest.mark.interop
 async def test_curators_mutex_is_held_by_one_at_a_time(contend: Contend, crews: tuple[Crew, ...]) -> None:
     """H1, H8: also with kazoo's Lock under Curator's names."""
     assert_fair(await contend(*crews))
+
+
+async def test_a_lock_outlives_that_its_path_is_swept_away(contend: Contend) -> None:
+    """H1, H8: with two contenders the path is empty at times, and goes; the numbers of its children begin anew then."""
+    ledger = await contend(curator("mutex", 1), zkside("lock:CURATOR", 1))
+    assert ledger.overlaps == []
+    assert ledger.smallest_share() >= 0.25, ledger.grants
 
 
 @pytest.mark.parametrize(
