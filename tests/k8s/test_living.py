@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,6 +78,22 @@ async def test_without_zookeeper_a_daemon_is_started_and_alive_and_not_ready(tmp
             assert await ask(stub, of["startupProbe"]) == SERVING
             assert await ask(stub, of["livenessProbe"]) == SERVING
             assert await ask(stub, of["readinessProbe"]) == NOT_SERVING
+
+
+def test_the_hook_that_holds_the_application_back_ends_when_the_daemon_serves(tmp_path: Path) -> None:
+    """Before 1.29: as the kubelet runs it, which is beside a daemon that has only begun to start."""
+    command = zkside(CLASSIC)["lifecycle"]["postStart"]["exec"]["command"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    here = os.environ | {"PATH": path, "ZKSIDE_ADDRESS": f"unix:{tmp_path}/zkside.sock"}
+    hook = subprocess.Popen(command, env=here, stderr=subprocess.PIPE, text=True)
+    try:
+        assert hook.stderr is not None
+        assert "no daemon answers" in hook.stderr.readline()
+        with Daemon(CLASSIC, tmp_path, NOBODY):
+            assert hook.wait(30) == 0
+    finally:
+        hook.kill()
+        hook.communicate()
 
 
 async def test_a_session_that_is_lost_ends_readiness_and_never_life(
