@@ -44,8 +44,8 @@ class Manners:
     """How clients behave."""
 
     wishes: tuple[Wish, ...] = WISHES
-    hold_s: float = 5.0
-    """At most; half of the holds are much shorter."""
+    hold_s: float = 12.0
+    """At most: longer than a session can be silent. Most holds are much shorter."""
     rest_s: float = 1.0
     """At most, between one hold and the next bid."""
     is_steady: bool = False
@@ -189,7 +189,7 @@ class _Bidding:
                 self._grant.token, self._grant.granted_ns = update.fencing_token, sent_ns
                 self._client.grants.append((self._asked_s, self._grant))
                 self._asking = replace(self._asking, resume_token=update.resume_token)
-                hold_s = self._manners.hold_s * self._rng.choice((0.05, 1.0))
+                hold_s = self._manners.hold_s * self._rng.choice((0.02, 0.2, 1.0))
                 self._client.process.post(self._rng.uniform(0.0, hold_s), self._let_go)
                 self._beat()
             if update.fencing_token != self._grant.token:

@@ -240,7 +240,7 @@ class _Schedule:
     async def _half_open(self, host: _Host) -> None:
         daemon = host.daemon
         daemon.network.half_open(True)
-        await asyncio.sleep(self._rng.uniform(0.05, 6.0))
+        await asyncio.sleep(self._rng.choice((self._rng.uniform(0.05, 3.0), self._rng.uniform(3.0, 8.0))))
         daemon.process.post(0.0, daemon.network.half_open, False)
 
     async def _expire(self, host: _Host) -> None:

@@ -23,7 +23,7 @@ from zkside.recipes.queueing import Bid, Queueing
 
 SCHEDULES = 1_000
 PART = 100
-MUTANT_SCHEDULES = 40
+MUTANT_SCHEDULES = 200
 """In so many a wrong client or daemon must have been caught."""
 
 
@@ -64,17 +64,19 @@ async def barge(queueing: Queueing, hold: Hold, bid: Bid, permits: int) -> None:
 def contended(*, silence_s: float = BOUND_S, believes_longer_s: float = 0.0) -> Manners:
     """All want the same, and keep it for long."""
     wishes = (Wish("/lock", Kind.LOCK),)
-    return Manners(wishes, hold_s=6.0, rest_s=0.3, silence_s=silence_s, believes_longer_s=believes_longer_s)
+    return Manners(wishes, hold_s=12.0, rest_s=0.3, silence_s=silence_s, believes_longer_s=believes_longer_s)
 
 
 @pytest.mark.parametrize(
     "plan",
     [
         pytest.param(
-            Plan(manners=contended(believes_longer_s=5.0)), id="clients that believe five seconds longer than told"
+            Plan(lasts_s=40.0, manners=contended(believes_longer_s=5.0)),
+            id="clients that believe five seconds longer than told",
         ),
         pytest.param(
-            Plan(manners=contended(silence_s=60.0)), id="clients that believe in a lease without being answered"
+            Plan(lasts_s=40.0, manners=contended(silence_s=60.0)),
+            id="clients that believe in a lease without being answered",
         ),
         pytest.param(Plan(flow=barge, calm_s=0.0), id="a daemon that does not wait for those ahead"),
     ],
