@@ -148,9 +148,9 @@ class Lease:
 
     proof: LeaseProof = _key(
         Choice(LeaseProof),
-        LeaseProof.SYNC,
-        "What proves that the session lives: a ping (a follower answers it alone), a sync (the leader), or a "
-        "write (a quorum).",
+        LeaseProof.WRITE,
+        "What proves that the session lives: a write (a quorum), a sync (the leader, perhaps a deposed one), or a "
+        "ping (a follower answers it alone).",
     )
     proof_interval_s: float = _key(Duration(0.05, 60), 0.5, "How often it is asked for while something is held.")
     tick_s: float = _key(Duration(0.01, 60), 2.0, "The servers' tickTime, which they do not tell; decides the margin.")
