@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from zkside.errors import StartError
 # Tests start processes while they have channels open. gRPC's handlers of fork() are for children that go on using
 # gRPC, which none does, and crash at times.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+# Who is started in the background by a shell begins with SIGINT ignored, and so would every process of a test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONTAINER_CHECK_FLAGS = ("-Dznode.container.checkIntervalMs=1000",)
 """Containers and TTL nodes go after one second, not one minute."""

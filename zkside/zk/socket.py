@@ -64,7 +64,6 @@ class Socket(asyncio.Protocol):
         self._third_ns = self._limit_ns = 0
         self._ping_ns = 0
         self._heard_ns = boottime_ns()
-        self._checked_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     # --- the beginning of a connection
@@ -216,8 +215,8 @@ class Socket(asyncio.Protocol):
         oldest_ns = min(self.requests.oldest_ns or now_ns, self._ping_ns or now_ns)
         silent_ns = now_ns - self._heard_ns
         waiting = bool(self.requests.in_flight or self._ping_ns)
-        receiving = bool(self._parts or self._skip) and self._traffic.received_bytes != self._checked_bytes
-        self._checked_bytes = self._traffic.received_bytes
+        # Bytes of a long answer that came lately; not "since the last check", which may be a moment ago.
+        receiving = bool(self._parts or self._skip) and silent_ns < self._third_ns
         if waiting and (silent_ns >= self._limit_ns or (now_ns - oldest_ns >= self._limit_ns and not receiving)):
             self.drop(f"no answer for {max(silent_ns, now_ns - oldest_ns) / _NS:.2f} s")
             return
