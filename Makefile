@@ -20,7 +20,7 @@ PROTO := $(shell find proto -name '*.proto')
 CODE := zkside tests bench docs hatch_build.py
 
 help: ## Print the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-9s %s\n' "$$name" "$$text"; done
 	@printf '\n  ZOOKEEPER=3.9  with run, test, faults, interop and bench: the newest 3.9 through Maven, not Debian'"'"'s 3.8\n'
 	@printf '  ARGS="..."     more arguments for the program behind run, test, faults and bench\n'

@@ -28,10 +28,12 @@ from zkside.errors import (
     ZksideError,
 )
 from zkside.model.operation import ANY_VERSION, Delete, Exists, Operation, Reply, T
+from zkside.zk.clock import Clock, Timer
 
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 100_000
+RESTART_NS = 1_000_000_000
 _BATCH = 256
 _PASSING = (BadVersion, Unavailable, ConnectionLoss, OutcomeUnknown, SessionLost)
 """Changed under our hands, or not to be known: look again. After SessionLost nothing is pending."""
@@ -72,7 +74,7 @@ class JanitorStatistics:
 
 class Janitor:
     """What nothing has to be read for is deleted as it is handed over; for all else, and to try again, there is one
-    task, owned by the session, which deletes in batches, oldest first.
+    task, from `start` to `stop`, which deletes in batches, oldest first.
 
     Bounded: beyond MAX_PENDING a hand-over is refused, counted as given up and logged.
     """
@@ -86,6 +88,8 @@ class Janitor:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._restart: Timer | None = None
         self._deleted = 0
         self._retried = 0
         self._given_up = 0
@@ -124,8 +128,28 @@ class Janitor:
     def statistics(self) -> JanitorStatistics:
         return JanitorStatistics(len(self._pending), self._deleted, self._retried, self._given_up)
 
-    async def run(self) -> None:
-        """Work until cancelled. What is pending then stays pending."""
+    def start(self, clock: Clock) -> None:
+        """Work until `stop`. An error of its own is logged, and the work begins again a second later."""
+        self._restart = None
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="zkside janitor")
+        self._task.add_done_callback(partial(self._on_failed, clock))
+
+    async def stop(self) -> None:
+        """Work no more. What is pending stays pending."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._restart is not None:
+            self._restart.cancel()
+
+    def _on_failed(self, clock: Clock, task: asyncio.Task[None]) -> None:
+        # The session was closed, and nobody waits for it any more: then it ends too.
+        if task.cancelled() or isinstance(error := task.exception(), SessionLost):
+            return
+        log.error("the janitor failed and begins again", exc_info=error)
+        self._restart = clock.call_at(clock.boottime_ns() + RESTART_NS, lambda: self.start(clock))
+
+    async def _run(self) -> None:
         attempt = 0
         while True:
             await self._work.wait()

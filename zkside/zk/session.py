@@ -90,7 +90,6 @@ class Session:
         self._open_at_ns = FAR
         self._attempt = self._auth_attempt = 0
         self._is_kept = False
-        self._janitor_task: asyncio.Task[None] | None = None
 
         self._transitions: Counter[tuple[SessionState, SessionState]] = Counter()
         self._latencies = Latencies()
@@ -221,7 +220,7 @@ class Session:
         """Begin to connect, with the journal's session if it has one. Once; needs a running event loop."""
         now_ns = self._since_ns = self._boottime_ns()
         self._epoch.take_up(now_ns)
-        self._run_janitor()
+        self.janitor.start(self.clock)
         self._guarded(self._advance, Input.OPEN, "connecting")
 
     async def close(self, *, keep_session: bool, within_s: float) -> None:
@@ -239,9 +238,7 @@ class Session:
         self._epoch.note_zxid(self.last_zxid)
         self._advance(Input.CLOSE, "closed, the session is kept" if keep_session else "closed")
         try:
-            if self._janitor_task is not None:
-                self._janitor_task.cancel()
-                await asyncio.wait([self._janitor_task])
+            await self.janitor.stop()
             if connection is not None and not keep_session:
                 spent_s = (self._boottime_ns() - started_ns) / 1e9
                 await connection.close(within_s=max(0.0, within_s - spent_s))
@@ -487,19 +484,8 @@ class Session:
     def _open_later(self, delay_s: float) -> None:
         self._open_at_ns = self._boottime_ns() + round(delay_s * 1e9)
 
-    def _run_janitor(self) -> None:
-        self._janitor_task = asyncio.create_task(self.janitor.run(), name="zkside janitor")
-        self._janitor_task.add_done_callback(self._on_janitor_done)
 
-    def _on_janitor_done(self, task: asyncio.Task[None]) -> None:
-        if self._state is SessionState.CLOSED or task.cancelled():
-            _forget(task)
-            return
-        log.error("the janitor failed and begins again", exc_info=task.exception())
-        self.clock.call_at(self._boottime_ns() + _LOOK_INTERVAL_NS, self._run_janitor)
-
-
-def _forget(done: asyncio.Future[Reply[T]] | asyncio.Task[None]) -> None:
+def _forget(done: asyncio.Future[Reply[T]]) -> None:
     """Its outcome is told elsewhere; an error is taken note of here so that asyncio does not report it."""
     if not done.cancelled():
         done.exception()
