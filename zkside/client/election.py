@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 
-import grpc
 import grpc.aio
 
-from zkside.client import fault
 from zkside.client.calls import Calls
 from zkside.client.contender import ElectionLayout, Leader, LeaderChange, contender_of
+from zkside.client.following import follow
 from zkside.client.hold import Held
 from zkside.client.holding import Terms
 from zkside.client.link import Link
 from zkside.client.reading import Put, Reading
-from zkside.client.retry import Delays, is_final
 from zkside.client.value import Acl, Consistency, HoldStatus, acl_messages, header_of, optional_duration
 from zkside.pb import election_pb2
 from zkside.pb.election_pb2_grpc import ElectionServiceStub
@@ -126,26 +124,20 @@ class LeaderFlow:
         self._wait_for_ready = wait_for_ready
 
     async def run(self, put: Put[LeaderChange]) -> None:
-        delays, latest = Delays(), None
-        while True:
-            call = ElectionServiceStub(self._link.channel).Observe(
-                election_pb2.ObserveRequest(path=self._path), wait_for_ready=latest is not None or self._wait_for_ready
-            )
-            try:
-                while isinstance(message := await call.read(), election_pb2.ObserveResponse):
-                    delays.succeeded()
-                    change = _change_of(message)
-                    seen = (change.leader, change.stale)
-                    if seen != latest:
-                        latest = seen
-                        await put(change)
-            except grpc.aio.AioRpcError as error:
-                failure = fault.of_rpc(error, self._link.address)
-                if is_final(failure) or not (latest or self._wait_for_ready):
-                    raise failure from None
-            finally:
-                call.cancel()
-            await asyncio.sleep(delays.next_s())
+        latest = None
+        kind = election_pb2.ObserveResponse
+        following = follow(self._link, self._open, kind, wait_for_ready=self._wait_for_ready)
+        async with aclosing(following) as messages:
+            async for message, _ in messages:
+                change = _change_of(message)
+                seen = (change.leader, change.stale)
+                if seen != latest:
+                    latest = seen
+                    await put(change)
+
+    def _open(self, wait: bool) -> grpc.aio.UnaryStreamCall[election_pb2.ObserveRequest, election_pb2.ObserveResponse]:
+        stub = ElectionServiceStub(self._link.channel)
+        return stub.Observe(election_pb2.ObserveRequest(path=self._path), wait_for_ready=wait)
 
 
 def _change_of(message: election_pb2.ObserveResponse) -> LeaderChange:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import grpc
 import grpc.aio
 
 from zkside.client import fault
 from zkside.client.event import EventTarget, EventType, Gap, GapReason, WatchedEvent
+from zkside.client.following import follow
 from zkside.client.link import Link
 from zkside.client.reading import Put
 from zkside.client.retry import Delays, is_final
@@ -97,22 +99,18 @@ class SessionFlow:
         self._wait_for_ready = wait_for_ready
 
     async def run(self, put: Put[Session]) -> None:
-        delays, latest = Delays(), None
-        while True:
-            call = SessionServiceStub(self._link.channel).WatchSession(
-                session_pb2.WatchSessionRequest(), wait_for_ready=latest is not None or self._wait_for_ready
-            )
-            try:
-                while isinstance(message := await call.read(), session_pb2.WatchSessionResponse):
-                    delays.succeeded()
-                    session = session_of(message.session)
-                    if session != latest:
-                        latest = session
-                        await put(session)
-            except grpc.aio.AioRpcError as error:
-                failure = fault.of_rpc(error, self._link.address)
-                if is_final(failure) or not (latest or self._wait_for_ready):
-                    raise failure from None
-            finally:
-                call.cancel()
-            await asyncio.sleep(delays.next_s())
+        latest = None
+        kind = session_pb2.WatchSessionResponse
+        following = follow(self._link, self._open, kind, wait_for_ready=self._wait_for_ready)
+        async with aclosing(following) as messages:
+            async for message, _ in messages:
+                session = session_of(message.session)
+                if session != latest:
+                    latest = session
+                    await put(session)
+
+    def _open(
+        self, wait: bool
+    ) -> grpc.aio.UnaryStreamCall[session_pb2.WatchSessionRequest, session_pb2.WatchSessionResponse]:
+        stub = SessionServiceStub(self._link.channel)
+        return stub.WatchSession(session_pb2.WatchSessionRequest(), wait_for_ready=wait)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from types import MappingProxyType
 
-import grpc
 import grpc.aio
 
-from zkside.client import fault
 from zkside.client.calls import Calls
+from zkside.client.following import follow
 from zkside.client.hold import Held
 from zkside.client.holding import Terms
 from zkside.client.link import Link
@@ -25,7 +24,6 @@ from zkside.client.member import (
     service_message,
 )
 from zkside.client.reading import Put, Reading
-from zkside.client.retry import Delays, is_final
 from zkside.client.value import Acl, Consistency, HoldStatus, acl_messages, header_of, optional_duration
 from zkside.pb import group_pb2
 from zkside.pb.group_pb2_grpc import GroupServiceStub
@@ -137,26 +135,19 @@ class GroupFlow:
         self._coming: dict[str, Member] | None = None
 
     async def run(self, put: Put[GroupView]) -> None:
-        delays = Delays()
-        while True:
-            linked, self._coming = self._latest is not None, None
-            call = GroupServiceStub(self._link.channel).WatchGroup(
-                self._request, wait_for_ready=linked or self._wait_for_ready
-            )
-            try:
-                while isinstance(message := await call.read(), group_pb2.WatchGroupResponse):
-                    delays.succeeded()
-                    view = self._view(message)
-                    if view is not None:
-                        self._latest = view
-                        await put(view)
-            except grpc.aio.AioRpcError as error:
-                failure = fault.of_rpc(error, self._link.address)
-                if is_final(failure) or not (self._latest or self._wait_for_ready):
-                    raise failure from None
-            finally:
-                call.cancel()
-            await asyncio.sleep(delays.next_s())
+        kind = group_pb2.WatchGroupResponse
+        following = follow(self._link, self._open, kind, wait_for_ready=self._wait_for_ready)
+        async with aclosing(following) as messages:
+            async for message, is_first in messages:
+                if is_first:
+                    self._coming = None
+                view = self._view(message)
+                if view is not None:
+                    self._latest = view
+                    await put(view)
+
+    def _open(self, wait: bool) -> grpc.aio.UnaryStreamCall[group_pb2.WatchGroupRequest, group_pb2.WatchGroupResponse]:
+        return GroupServiceStub(self._link.channel).WatchGroup(self._request, wait_for_ready=wait)
 
     def _view(self, message: group_pb2.WatchGroupResponse) -> GroupView | None:
         """The view after this message; None if it says nothing new, or more of it is to come."""
