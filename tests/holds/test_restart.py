@@ -24,6 +24,8 @@ from zkside.pb.node_pb2 import SyncRequest
 
 __all__ = ["short_path"]
 
+READY = (("zkside-wait-for-ready", "true"),)
+"""wait_for_ready waits for the daemon, this for its session."""
 LOCKS = 100
 WAITERS = 20
 """Of the daemon that is killed: their nodes are nobody's then."""
@@ -81,7 +83,8 @@ async def test_a_hundred_locks_outlive_their_daemon(
     async with AsyncExitStack() as watching:
         with DaemonProcess(tmp_path, **keys) as first:
             async with Stubs(first.address) as client:
-                await asyncio.wait_for(client.node.Sync(SyncRequest(), wait_for_ready=True), PATIENCE_S)
+                ready = client.node.Sync(SyncRequest(), wait_for_ready=True, metadata=READY)
+                await asyncio.wait_for(ready, PATIENCE_S)
                 session = session_id(first)
                 streams = [client.lock.Acquire(AcquireRequest(path=path)) for path in paths]
                 before = [await held(stream) for stream in streams]
