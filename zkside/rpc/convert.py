@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
-from zkside.errors import InvalidArgument, InvalidPath, ZksideError
+from zkside.errors import BadRequest, InvalidArgument, InvalidPath, ZksideError
 from zkside.hub.reads import Answer, Consistency, Freshness
 from zkside.model import path as paths
 from zkside.model import record as records
@@ -155,7 +155,8 @@ def fill_node(made: common_pb2.Node, path: str, record: Record, *, with_data: bo
 
 
 def failure(error: ZksideError) -> common_pb2.Failure:
-    return common_pb2.Failure(reason=error.reason, message=str(error))
+    field = error.field if isinstance(error, BadRequest) else ""
+    return common_pb2.Failure(reason=error.reason, message=str(error), metadata=error.metadata, field=field)
 
 
 def hold(update: HoldUpdate, *, with_token: bool) -> hold_pb2.Hold:
@@ -167,6 +168,16 @@ def hold(update: HoldUpdate, *, with_token: bool) -> hold_pb2.Hold:
         lease_boottime_ns=update.lease_boottime_ns,
         lease_monotonic_ns=monotonic_ns(update.lease_boottime_ns),
         resume_token=update.resume_token if with_token else "",
+    )
+
+
+def hold_update(update: HoldUpdate) -> hold_pb2.HoldUpdate:
+    """As the owner's stream tells it, but for the header."""
+    return hold_pb2.HoldUpdate(
+        hold=hold(update, with_token=True),
+        state=HOLD_STATES[update.state],
+        reason=update.reason.value,
+        position=update.position,
     )
 
 

@@ -10,6 +10,7 @@ from zkside.core.queueing import Kind
 from zkside.errors import HoldLost, InvalidArgument, NoNode
 from zkside.hub.hub import Hub
 from zkside.model import path as paths
+from zkside.model.hold import HoldUpdate
 from zkside.model.operation import ANY_VERSION, Acl, SetData
 from zkside.pb import election_pb2, hold_pb2
 from zkside.recipes import contenders
@@ -50,6 +51,10 @@ class ElectionServicer:
     def campaign(
         self, request: election_pb2.CampaignRequest, call: StreamCall
     ) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+        return hold.stream(self._holds, self.campaigning(request), call)
+
+    def campaigning(self, request: election_pb2.CampaignRequest) -> AsyncGenerator[HoldUpdate, None]:
+        """The updates of the hold that is asked for. Raises: InvalidArgument, InvalidPath."""
         bid = Bid(
             paths.validate(request.path),
             convert.chosen(KINDS, request.layout, "layout"),
@@ -58,8 +63,7 @@ class ElectionServicer:
             wait_timeout_s(request),
         )
         terms = hold.terms(request, RECIPE, bid.path, is_exclusive=True)
-        updates = self._holds.wait_for(terms, request.resume_token, lambda it: self._queueing.first(it, bid))
-        return hold.stream(self._holds, updates, call)
+        return self._holds.wait_for(terms, request.resume_token, lambda it: self._queueing.first(it, bid))
 
     async def observe(
         self, request: election_pb2.ObserveRequest, call: StreamCall

@@ -16,6 +16,7 @@ from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness
 from zkside.model import member as members
 from zkside.model import path as paths
+from zkside.model.hold import HoldUpdate
 from zkside.model.member import MAX_TIME_MS, MIN_TIME_MS, ServiceInstance
 from zkside.model.operation import Acl, Create, CreateMode
 from zkside.model.record import Record
@@ -47,6 +48,12 @@ class GroupServicer:
         self._made: dict[str, Made] = {}
 
     def join(self, request: group_pb2.JoinRequest, call: StreamCall) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+        return hold.stream(self._holds, self.joining(request, call.deadline_s()), call)
+
+    def joining(
+        self, request: group_pb2.JoinRequest, deadline_s: float | None = None
+    ) -> AsyncGenerator[HoldUpdate, None]:
+        """The updates of the membership that is asked for. Raises: InvalidArgument, InvalidPath, HoldLost."""
         group = paths.validate(request.path)
         asked = _member_id(request)
         requested_path = paths.join(group, asked) if asked else group
@@ -65,15 +72,14 @@ class GroupServicer:
             CreateMode.EPHEMERAL,
             convert.acl(request.acl, self._default_acl),
         )
-        updates = join(
+        return join(
             self._holds,
             self._writes,
             operation,
             hold.terms(request, RECIPE, requested_path),
             resume_token=request.resume_token,
-            deadline_s=call.deadline_s(),
+            deadline_s=deadline_s,
         )
-        return hold.stream(self._holds, updates, call)
 
     async def watch_group(
         self, request: group_pb2.WatchGroupRequest, call: StreamCall

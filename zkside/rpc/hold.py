@@ -76,10 +76,6 @@ async def stream(
     async with aclosing(updates):
         async for update in updates:
             call.stream.pending = partial(holds.unread, update.hold_id)
-            yield hold_pb2.HoldUpdate(
-                header=convert.header(holds.session, holds.session.last_zxid),
-                hold=convert.hold(update, with_token=True),
-                state=convert.HOLD_STATES[update.state],
-                reason=update.reason.value,
-                position=update.position,
-            )
+            made = convert.hold_update(update)
+            convert.fill_header(made.header, holds.session, holds.session.last_zxid)
+            yield made

@@ -10,6 +10,7 @@ from zkside.core.queueing import Kind
 from zkside.errors import InvalidArgument
 from zkside.hub.hub import Hub
 from zkside.model import path as paths
+from zkside.model.hold import HoldUpdate
 from zkside.model.operation import Acl
 from zkside.pb import hold_pb2, lock_pb2
 from zkside.recipes import contenders
@@ -51,6 +52,10 @@ class LockServicer:
         self._default_acl = default_acl
 
     def acquire(self, request: lock_pb2.AcquireRequest, call: StreamCall) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+        return hold.stream(self._holds, self.acquiring(request), call)
+
+    def acquiring(self, request: lock_pb2.AcquireRequest) -> AsyncGenerator[HoldUpdate, None]:
+        """The updates of the hold that is asked for. Raises: InvalidArgument, InvalidPath."""
         kind = _kind(request)
         bid = Bid(
             paths.validate(request.path),
@@ -61,12 +66,10 @@ class LockServicer:
         )
         terms = hold.terms(request, RECIPE, bid.path, is_exclusive=True, is_revocable=request.revocable)
         if kind is Kind.LEASE:
-            updates = self._holds.wait_for(
+            return self._holds.wait_for(
                 terms, request.resume_token, lambda it: acquire_permit(self._queueing, it, bid, request.permits)
             )
-        else:
-            updates = self._holds.wait_for(terms, request.resume_token, lambda it: self._queueing.first(it, bid))
-        return hold.stream(self._holds, updates, call)
+        return self._holds.wait_for(terms, request.resume_token, lambda it: self._queueing.first(it, bid))
 
     async def get_contenders(
         self, request: lock_pb2.GetContendersRequest, call: Call

@@ -13,6 +13,7 @@ from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness
 from zkside.model import path as paths
+from zkside.model.hold import HoldUpdate
 from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
@@ -221,9 +222,15 @@ class NodeServicer:
     def hold_ephemeral(
         self, request: node_pb2.HoldEphemeralRequest, call: StreamCall
     ) -> AsyncGenerator[hold_pb2.HoldUpdate, None]:
+        return hold.stream(self._holds, self.holding_ephemeral(request, call.deadline_s()), call)
+
+    def holding_ephemeral(
+        self, request: node_pb2.HoldEphemeralRequest, deadline_s: float | None = None
+    ) -> AsyncGenerator[HoldUpdate, None]:
+        """The updates of the node that is asked for. Raises: InvalidArgument, InvalidPath."""
         mode = CreateMode.EPHEMERAL_SEQUENTIAL if request.sequential else CreateMode.EPHEMERAL
         path = paths.validate(request.path, sequential=mode.is_sequential)
-        updates = hold_ephemeral(
+        return hold_ephemeral(
             self._holds,
             self._writes,
             Create(path, request.data, mode, convert.acl(request.acl, self._default_acl)),
@@ -231,9 +238,8 @@ class NodeServicer:
             make_parents=request.make_parents,
             recreate=request.recreate,
             resume_token=request.resume_token,
-            deadline_s=call.deadline_s(),
+            deadline_s=deadline_s,
         )
-        return hold.stream(self._holds, updates, call)
 
     def _header(self, answer: Answer[T]) -> common_pb2.Header:
         return convert.header(self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)

@@ -19,11 +19,22 @@ from prometheus_client import Metric
 from zkside.errors import Draining
 from zkside.hub.hub import Hub
 from zkside.model.operation import OPEN_ACL, Acl
-from zkside.pb import admin_pb2, election_pb2, group_pb2, hold_pb2, lock_pb2, node_pb2, session_pb2, watch_pb2
+from zkside.pb import (
+    admin_pb2,
+    carry_pb2,
+    election_pb2,
+    group_pb2,
+    hold_pb2,
+    lock_pb2,
+    node_pb2,
+    session_pb2,
+    watch_pb2,
+)
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Queueing
 from zkside.rpc.admin import AdminServicer
+from zkside.rpc.carry import CarryServicer, Opening
 from zkside.rpc.election import ElectionServicer
 from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
@@ -145,20 +156,32 @@ class RpcServer:
                 (lock_pb2, "LockService"),
                 (election_pb2, "ElectionService"),
                 (group_pb2, "GroupService"),
+                (carry_pb2, "CarryService"),
                 (admin_pb2, "AdminService"),
             )
         )
         self.health = HealthServicer(service.full_name for service in self._services)
+        nodes = NodeServicer(
+            session, hub, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
+        )
+        locks = LockServicer(hub, holds, queueing, settings.default_acl)
+        elections = ElectionServicer(hub, holds, queueing, self._writes, settings.default_acl)
+        groups = GroupServicer(hub, holds, self._writes, settings.default_acl)
+        opening: dict[str, Opening] = {
+            "acquire": locks.acquiring,
+            "campaign": elections.campaigning,
+            "join": groups.joining,
+            "hold_ephemeral": nodes.holding_ephemeral,
+        }
         servicers = (
             SessionServicer(session),
-            NodeServicer(
-                session, hub, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
-            ),
+            nodes,
             WatchServicer(hub),
             HoldServicer(session, holds),
-            LockServicer(hub, holds, queueing, settings.default_acl),
-            ElectionServicer(hub, holds, queueing, self._writes, settings.default_acl),
-            GroupServicer(hub, holds, self._writes, settings.default_acl),
+            locks,
+            elections,
+            groups,
+            CarryServicer(holds, opening),
             AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
         )
         self._handlers = self._all_handlers(servicers)

@@ -113,14 +113,7 @@ def of(error: BaseException, *, method: str = "") -> Status:
     One that zkside does not raise on purpose becomes INTERNAL with an incident id; its traceback goes to
     the log and nothing of it to the client.
     """
-    if isinstance(error, TimeoutError):
-        error = errors.DeadlineExceeded()
-    if not isinstance(error, ZksideError):
-        incident = uuid.uuid4().hex[:12]
-        logger.error("incident %s in %s", incident, method or "a call", exc_info=error)
-        error = ZksideError(
-            f"a defect of zkside, not of the request; incident {incident} in the daemon's log", incident=incident
-        )
+    error = known(error, method=method)
     message = _cut(str(error), MAX_MESSAGE_CHARACTERS)
     code = row(type(error)).code
     details = status_pb2.Status(code=code.value[0], message=message)
@@ -129,6 +122,19 @@ def of(error: BaseException, *, method: str = "") -> Status:
         packed.Pack(detail)
         details.details.append(packed)
     return Status(code, message, ((DETAILS_KEY, details.SerializeToString()),))
+
+
+def known(error: BaseException, *, method: str = "") -> ZksideError:
+    """The exception as one of zkside's. What it does not raise on purpose becomes one with an incident id."""
+    if isinstance(error, TimeoutError):
+        return errors.DeadlineExceeded()
+    if isinstance(error, ZksideError):
+        return error
+    incident = uuid.uuid4().hex[:12]
+    logger.error("incident %s in %s", incident, method or "a call", exc_info=error)
+    return ZksideError(
+        f"a defect of zkside, not of the request; incident {incident} in the daemon's log", incident=incident
+    )
 
 
 def _details(error: ZksideError, message: str) -> list[Message]:
