@@ -56,13 +56,17 @@ def generate() -> None:
 
 
 class ProtoBuildHook(BuildHookInterface[Any]):
-    """Runs before a wheel, an sdist or an editable install is made."""
+    """Runs before anything is built. An sdist has proto/ and is built into a wheel elsewhere; a wheel has the
+    generated code, and the protos too, for whoever generates stubs for another language."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
         generate()
-        build_data["artifacts"].append("/zkside/pb/*")
+        if version == "standard":
+            build_data["force_include"]["proto/zkside"] = "zkside/proto/zkside"
 
 
 if __name__ == "__main__":
