@@ -17,11 +17,11 @@ PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 pytho
 	&& echo $$name; done))
 BIN := .venv/bin
 PROTO := $(shell find proto -name '*.proto')
-CODE := zkside tests bench docs hatch_build.py
+CODE := zkside tests bench docs tools hatch_build.py
 
 help: ## Print the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-9s %s\n' "$$name" "$$text"; done
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@printf '\n  ZOOKEEPER=3.9  with run, test, faults, interop and bench: the newest 3.9 through Maven, not Debian'"'"'s 3.8\n'
 	@printf '  ARGS="..."     more arguments for the program behind run, test, faults and bench\n'
 
@@ -35,7 +35,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus
-	$(BIN)/pytest -q -m "not faults and not interop and not k8s" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop and not k8s and not release" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
@@ -59,11 +59,11 @@ k8s: setup ## Render the Kubernetes manifests; check them, their alerts and thei
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy zkside tests bench
+	$(BIN)/mypy zkside tests bench tools
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	$(BIN)/buf breaking --against proto/baseline.binpb
+	@PATH=$(CURDIR)/$(BIN):$$PATH tools/breaking
 	$(BIN)/python docs/generate.py --check
 
 fmt: setup ## Format the code and the protos, and write the generated docs.
@@ -80,8 +80,18 @@ bench: setup ## Measure against what a user would do instead: a table, JSON and 
 	@$(MAKE) --no-print-directory .zkside/interop/.compiled
 	$(BIN)/python -m bench $(ARGS)
 
-baseline: .venv/.requirements ## At a release: take the present protos as what `make check` compares with.
-	$(BIN)/buf breaking --against proto/baseline.binpb
+dist: setup ## Build the wheel, the sdist and the bill of materials into dist/.
+	@$(BIN)/python -m tools.dist $(ARGS)
+
+release-check: setup ## Install what `make dist` builds into empty environments and run it; upgrade from older commits.
+	@tools/provide $(SERVER)
+	$(BIN)/pytest -q -m release $(ARGS) tests/release
+
+release: setup ## Make a release here, VERSION=x.y.z: checks, version, builds, commit, tag. docs/releasing.md
+	@$(BIN)/python -m tools.release "$(VERSION)" --check 'make check' --check 'make test' --check 'make release-check' $(ARGS)
+
+baseline: .venv/.requirements ## Before the first release: take the present protos as what `make check` compares with.
+	@PATH=$(CURDIR)/$(BIN):$$PATH tools/breaking
 	$(BIN)/buf build --exclude-source-info -o proto/baseline.binpb
 
 lock: ## Pin the requirements anew, with hashes, from the ranges in pyproject.toml.
@@ -90,7 +100,7 @@ lock: ## Pin the requirements anew, with hashes, from the ranges in pyproject.to
 	.zkside/lock/bin/pip-compile $(LOCK) -c requirements/run.txt --extra dev -o requirements/dev.txt pyproject.toml
 
 clean: ## Remove the virtual environment and all that was generated.
-	rm -rf .venv .zkside zkside/pb .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .zkside dist zkside/pb .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 setup: .venv/.project zkside/pb/__init__.py
 
@@ -120,4 +130,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop k8s check fmt proto bench baseline lock clean setup
+.PHONY: help run test faults safety interop k8s check fmt proto bench dist release release-check baseline lock clean setup
