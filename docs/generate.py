@@ -24,6 +24,8 @@ GENERATORS: Mapping[str, str] = {
     "configuration-keys": "zkside.config_source:documented",
     "errors-table": "zkside.rpc.status:table",
     "proofs": "docs.proofs:table",
+    "log-events": "docs.vocabulary:events",
+    "log-fields": "docs.vocabulary:fields",
     "cli-exit-codes": "zkside.cli.reference:exit_codes",
     "cli-commands": "zkside.cli.reference:commands",
 }

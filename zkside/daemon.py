@@ -20,6 +20,8 @@ from contextlib import AsyncExitStack
 
 import uvloop
 
+import zkside
+from zkside import log
 from zkside.config import AtShutdown, Config, LogFormat
 from zkside.config_kinds import Address
 from zkside.daemon_parts import (
@@ -34,15 +36,14 @@ from zkside.daemon_parts import (
 from zkside.hub.hub import Hub, HubSettings
 from zkside.ops.http import HttpServer
 from zkside.ops.lag import LagProbe
-from zkside.ops.log_lines import start_logging
+from zkside.ops.levels import Levels
+from zkside.ops.log_lines import Log
 from zkside.ops.pages import asker, pages
 from zkside.ops.view import View
 from zkside.recipes.holds import Holds
 from zkside.rpc.server import RpcServer
 from zkside.zk.journal import Journal
 from zkside.zk.session import Session
-
-log = logging.getLogger(__name__)
 
 RELEASE_SHARE = 0.6
 """Of the grace: for telling the streams and releasing the holds. The rest is for closing the session."""
@@ -102,12 +103,10 @@ class Daemon:
             async with asyncio.timeout(grace_s):
                 await self.rpc.stop(grace_s * RELEASE_SHARE, keep_holds=keep)
         except TimeoutError:
-            log.error("the gRPC server did not stop within the grace of %g s: cut", grace_s)
+            log.daemon_stop_late(grace_s=grace_s)
         await self.hub.close()
         if not keep and self.holds.are_believed():
-            log.warning(
-                "the session is left to end by itself: owners without a stream may still believe in their holds"
-            )
+            log.daemon_session_left()
             keep = True
         await self.session.close(keep_session=keep, within_s=max(0.0, until_s - time.monotonic()))
         self.lag.stop()
@@ -143,7 +142,8 @@ def run(
 
     Raises: StartError.
     """
-    start_logging(config.log.level.value, as_json=config.log.format is LogFormat.JSON)
+    Log().start(as_json=config.log.format is LogFormat.JSON)
+    Levels(config.log.level.value)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config, backend, announce))
 
@@ -154,10 +154,10 @@ async def _run(config: Config, backend: Backend, announce: Callable[[Daemon], No
 
     def ask(name: str) -> None:
         if asked.is_set():
-            log.warning("%s again: cut", name)
+            log.daemon_cut(signal=name)
             logging.shutdown()
             os._exit(1)
-        log.info("%s: stopping", name)
+        log.daemon_stopping(signal=name)
         asked.set()
 
     daemon = Daemon(config, backend=backend)
@@ -166,11 +166,11 @@ async def _run(config: Config, backend: Backend, announce: Callable[[Daemon], No
     await daemon.start()
     _settle_memory()
     http_port = daemon.http.port if daemon.http is not None else 0
-    log.info("serving at %s", ", ".join(daemon.addresses), extra={"http_port": http_port})
+    log.daemon_serving(addresses=daemon.addresses, http_port=http_port, version=zkside.__version__, pid=os.getpid())
     announce(daemon)
     await asked.wait()
     await daemon.stop()
-    log.info("stopped")
+    log.daemon_stopped()
     return 0
 
 

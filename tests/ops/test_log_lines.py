@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from zkside.ops.log_lines import MOST_LINES, REPEAT_AFTER_S, JsonLines, Repeated, TextLines
+from zkside.ops.log_lines import MOST_LINES, REPEAT_AFTER_S, RING_BYTES, JsonLines, Repeated, Ring, TextLines
 
 
 def record(message: str, *, at_s: float = 0.0, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
@@ -16,19 +16,21 @@ def record(message: str, *, at_s: float = 0.0, level: int = logging.INFO, **extr
 
 
 def test_a_json_line_is_one_object_with_all_that_was_given() -> None:
-    line = JsonLines().format(record("two\nlines", at_s=1.5, epoch=3))
+    line = JsonLines().format(record("two\nlines", at_s=1.5))
     assert "\n" not in line
     assert json.loads(line) == {
         "time": "1970-01-01T00:00:01.500Z",
         "level": "info",
+        "event": "library.line",
         "logger": "zkside.test",
         "message": "two\nlines",
-        "epoch": 3,
     }
 
 
 def test_a_text_line_is_for_people() -> None:
-    assert TextLines().format(record("hello", epoch=3)) == ("1970-01-01T00:00:00.000Z INFO zkside.test: hello epoch=3")
+    assert TextLines().format(record("hello")) == (
+        "1970-01-01T00:00:00.000Z INFO library.line: hello logger=zkside.test"
+    )
 
 
 def test_what_was_said_just_now_is_held_back_and_counted() -> None:
@@ -47,3 +49,24 @@ def test_errors_always_pass_and_memory_is_bounded() -> None:
     for number in range(3 * MOST_LINES):
         repeated.filter(record(f"line {number}"))
     assert len(repeated._said) == MOST_LINES
+
+
+def test_what_came_from_elsewhere_makes_no_line_of_its_own_in_text() -> None:
+    """O1: a name with a line feed or an escape sequence in it forges nothing and moves no cursor."""
+    line = TextLines().format(record("reading /a\n2025-01-01 INFO daemon.stopped: \x1b[2J", path="\u2028"))
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert r"/a\x0a2025" in line
+
+
+def test_the_last_lines_stay_in_memory_within_their_bound() -> None:
+    ring = Ring()
+    for number in range(5_000):
+        ring.emit(record(f"line {number} " + "x" * 100))
+    lines = [json.loads(line) for line in ring.lines()]
+    assert sum(map(len, ring.lines())) <= RING_BYTES
+    assert lines[-1]["message"].startswith("line 4999 ")
+    assert len(lines) + ring.dropped == 5_000
+    ring.emit(record("y" * 10 * RING_BYTES))
+    assert "yyy" in json.loads(ring.lines()[-1])["cut"]
+    assert sum(map(len, ring.lines())) <= RING_BYTES

@@ -148,7 +148,7 @@ async def test_a_session_runs_over_tls(connect: Connect, tls_port: int, certific
 async def test_a_certificate_for_another_name_is_refused(
     connect: Connect, tls_port: int, certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="zkside.zk")
+    caplog.set_level("INFO", logger="zkside")
     context = trusting(certificates)
     peer = await connect(f"127.0.0.1:{tls_port},localhost:{tls_port}", ssl_context=context, session_timeout_s=5.0)
     assert peer.all("connected")[0].server == f"localhost:{tls_port}"

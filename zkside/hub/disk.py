@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 import time
@@ -12,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from zkside import log
 from zkside.hub.table import NodeTable
 from zkside.model.record import Record
 from zkside.model.watch import Scope
-
-log = logging.getLogger(__name__)
 
 FORMAT = 1
 SLICE = 5000
@@ -30,6 +28,10 @@ class Loaded:
     age_s: float
     roots: list[tuple[str, Scope]]
     nodes: list[tuple[str, Record | None]]
+
+
+class NotSaved(Exception):
+    """The file could not be written; says why."""
 
 
 class DiskSnapshot:
@@ -56,11 +58,14 @@ class DiskSnapshot:
         except (sqlite3.Error, KeyError, ValueError) as error:
             aside = self._file.with_suffix(".damaged")
             self._file.replace(aside)
-            log.warning("%s cannot be read (%s): set aside as %s, starting without it", self._file, error, aside)
+            log.cache_set_aside(file=self._file, error=error, aside=aside)
             return None
 
     async def save(self, zxid: int, roots: list[tuple[str, Scope]], table: NodeTable) -> None:
-        """Replace the file with the state of these roots; the writing is done in a thread."""
+        """Replace the file with the state of these roots; the writing is done in a thread.
+
+        Raises: NotSaved (disk full, say); the file of before is left.
+        """
         nodes: dict[str, Record | None] = {}
         for path, scope in roots:
             nodes[path] = table.records.get(path)
@@ -68,7 +73,10 @@ class DiskSnapshot:
                 nodes[below] = record
                 if len(nodes) % SLICE == 0:
                     await asyncio.sleep(0)
-        await asyncio.to_thread(self._write, zxid, roots, nodes.items())
+        try:
+            await asyncio.to_thread(self._write, zxid, roots, nodes.items())
+        except (OSError, sqlite3.Error) as error:
+            raise NotSaved(f"{self._file} cannot be written: {error}") from error
 
     def _write(self, zxid: int, roots: list[tuple[str, Scope]], nodes: Iterable[tuple[str, Record | None]]) -> None:
         fresh = self._file.with_suffix(".new")

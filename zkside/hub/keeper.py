@@ -7,13 +7,13 @@ with ZooKeeper, and lets the reader publish what changed meanwhile as one cut.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from zkside.errors import SessionSuspended, ZksideError
-from zkside.hub.disk import DiskSnapshot
+from zkside import log
+from zkside.errors import Quota, SessionSuspended, ZksideError
+from zkside.hub.disk import DiskSnapshot, NotSaved
 from zkside.hub.loader import Loader
 from zkside.hub.reader import Announced, Reader
 from zkside.hub.roots import Root, Roots
@@ -23,8 +23,6 @@ from zkside.hub.watches import PASSING, Watches
 from zkside.model.session import SessionStatus
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
-
-log = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -58,6 +56,8 @@ class Keeper:
         self._outages = 0
         self._outage_began = 0
         self._epoch = 0
+        self.refused = self.save_errors = 0
+        """Targets refused for their size, and failures to write caches to disk, counted."""
 
     def start(self) -> None:
         """Restore what was kept on disk, and follow the session."""
@@ -147,7 +147,7 @@ class Keeper:
                 self._epoch = status.epoch
                 await self._loader.compare(self._outage_began + 1)
             except PASSING as error:
-                log.info("comparing the caches with ZooKeeper was interrupted: %s", error)
+                log.cache_compare_interrupted(error=error)
                 await self._next_status(status.sequence)
                 continue
             if self._session.status.sequence == status.sequence:
@@ -183,6 +183,7 @@ class Keeper:
                 if isinstance(error, PASSING) and self._session.status.sequence != sequence:
                     await self._loader.purge(root.path, root.scope, but=root)
                     continue
+                self.refused += isinstance(error, Quota)
                 root.ready.set_exception(error)
                 self._drop(root)
                 return
@@ -238,7 +239,12 @@ class Keeper:
         if any(root.stale_since is not None for root in self._roots):
             return  # what is on disk is younger, or as good
         live = [(root.path, root.scope) for root in self._roots if root.live]
-        await disk.save(self._reader.settled_zxid, live, self._table)
+        try:
+            await disk.save(self._reader.settled_zxid, live, self._table)
+        except NotSaved as error:
+            # What was written before stays, and grows old: that weakens the next start, not this daemon.
+            self.save_errors += 1
+            log.cache_not_saved(error=error)
 
     def _own(self, flow: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(flow, name=name)
@@ -248,8 +254,8 @@ class Keeper:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s failed", task.get_name(), exc_info=task.exception())
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.cache_task_failed(task=task.get_name(), error=error)
 
 
 def _seen(ready: asyncio.Future[None]) -> None:

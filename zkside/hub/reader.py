@@ -11,10 +11,10 @@ covered path that may differ from it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+from zkside import log
 from zkside.core.cut import publishable_up_to
 from zkside.core.diff import made_by
 from zkside.errors import ConnectionLoss, NoAuth, NoNode, SessionLost, Unavailable
@@ -25,8 +25,6 @@ from zkside.model import record as records
 from zkside.model.operation import GetData, ReadMany, ReadResult
 from zkside.model.record import Record
 from zkside.zk.session import Session
-
-log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 4000
 REQUEST_BYTES = 512 * 1024
@@ -242,7 +240,7 @@ def _record(path: str, result: ReadResult) -> Record | None:
     if isinstance(result, bytes):
         return result
     if not isinstance(result, NoNode | NoAuth):
-        log.warning("reading %s failed, it is taken as absent: %s", path, result)
+        log.cache_read_failed(path=path, reason=str(result))
     return None
 
 

@@ -1,4 +1,7 @@
-"""The log: lines on standard error, for people or as JSON objects."""
+"""The log: lines on standard error, for people or as JSON objects; the last ones are kept in memory too.
+
+Every line has an event of the vocabulary (zkside/log.py). What a library logs is a `library.line`.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,50 @@ import json
 import logging
 import math
 import sys
+from collections import deque
 from datetime import UTC, datetime
 
-_KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from zkside.log import FOREIGN
+from zkside.log_event import Said
 
 REPEAT_AFTER_S = 60.0
 MOST_LINES = 1000
+RING_BYTES = 256 * 1024
+LONGEST_LINE = 8 * 1024
+"""In characters; of a longer one the ring keeps the beginning."""
+
+# What would end a line, or move a terminal's cursor.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 class TextLines(logging.Formatter):
-    """`2025-01-31T12:00:00.000Z INFO zkside.daemon: what happened`"""
+    """`2025-01-31T12:00:00.000Z INFO session.lost: what happened field=value`, and a trace below if there is one.
+
+    A field that the message has in it is not repeated.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_instant(record)} {record.levelname} {record.name}: {record.getMessage()}"
-        for name, value in _extra(record).items():
-            line += f" {name}={value}"
-        return line + _trace(self, record)
+        said = _said(record)
+        line = f"{_instant(record)} {record.levelname} {_name(said)}: {record.getMessage()}"
+        for name, value in _fields(record, said).items():
+            if said is None or f"{{{name}" not in said.event.text:
+                line += f" {name}={_value(value)}"
+        return line.translate(_CONTROL) + _trace(self, record)
 
 
 class JsonLines(logging.Formatter):
-    """An object a line: time, level, logger, message, what else was given, and a trace if there is one."""
+    """An object a line: time, level, event, logger, message, the event's fields, and a trace if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        said = _said(record)
         line: dict[str, object] = {
             "time": _instant(record),
             "level": record.levelname.lower(),
+            "event": _name(said),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= _extra(record)
+        line |= _fields(record, said)
         trace = _trace(self, record)
         if trace:
             line["trace"] = trace.lstrip("\n")
@@ -43,14 +61,14 @@ class JsonLines(logging.Formatter):
 
 class Repeated(logging.Filter):
     """Holds back a line that says what was said less than a minute ago; its next one tells how often. An outage
-    of a day must not fill the disk. Errors always pass."""
+    of a day must not fill the disk. Errors always pass, and so does what was asked for with level debug."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.ERROR:
+        if record.levelno >= logging.ERROR or record.levelno <= logging.DEBUG:
             return True
         line = (record.name, record.getMessage())
         said_s, held_back = self._said.get(line, (-math.inf, 0))
@@ -66,23 +84,78 @@ class Repeated(logging.Filter):
         return True
 
 
-def start_logging(level: str, *, as_json: bool) -> None:
-    """Send all log lines of the process to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Repeated())
-    handler.setFormatter(JsonLines() if as_json else TextLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+class Ring(logging.Handler):
+    """The last lines as JSON, for `zkside debug bundle`: at most RING_BYTES of them, oldest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self._lines: deque[str] = deque()
+        self._size = 0
+        self.dropped = 0
+        """Lines that had to go for newer ones."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if len(line) > LONGEST_LINE:
+            line = json.dumps({"time": _instant(record), "event": _name(_said(record)), "cut": line[:LONGEST_LINE]})
+        self._lines.append(line)
+        self._size += len(line)
+        while self._size > RING_BYTES:
+            self._size -= len(self._lines.popleft())
+            self.dropped += 1
+
+    def lines(self) -> list[str]:
+        """Callable from any thread."""
+        self.acquire()
+        try:
+            return list(self._lines)
+        finally:
+            self.release()
+
+
+class Log:
+    """Where all log lines of the process go, from `start` on."""
+
+    def __init__(self) -> None:
+        self.ring = Ring()
+        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler.addFilter(Repeated())
+
+    def start(self, *, as_json: bool) -> None:
+        root = logging.getLogger()
+        self.set_format(as_json=as_json)
+        root.handlers[:] = [self._handler, self.ring]
+
+    def set_format(self, *, as_json: bool) -> None:
+        self._handler.setFormatter(JsonLines() if as_json else TextLines())
+
+
+def _said(record: logging.LogRecord) -> Said | None:
+    said = vars(record).get("said")
+    return said if isinstance(said, Said) else None
+
+
+def _name(said: Said | None) -> str:
+    return said.event.name if said is not None else FOREIGN
+
+
+def _fields(record: logging.LogRecord, said: Said | None) -> dict[str, object]:
+    fields: dict[str, object] = dict(said.fields) if said is not None else {"logger": record.name}
+    if "repeated" in vars(record):
+        fields["repeated"] = vars(record)["repeated"]
+    return fields
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str) and value and not any(letter.isspace() or letter in '"=' for letter in value):
+        return value
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _instant(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _KNOWN}
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:

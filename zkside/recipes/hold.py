@@ -16,9 +16,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Protocol
 
+from zkside import log
 from zkside.core.hold import Input, advance
 from zkside.errors import SessionLost, ZksideError
 from zkside.hub.hub import Hub
@@ -50,7 +52,7 @@ class Registry(Protocol):
     hub: Hub
     keeping: bool
     """The daemon is about to stop and leaves its holds to the next one."""
-    granted: int
+    granted: Counter[str]
 
     def forget(self, hold: Hold) -> None:
         """The hold is over."""
@@ -176,7 +178,8 @@ class Hold:
         except BaseException:
             self.path, self.czxid, self.epoch = "", 0, 0
             raise
-        holds.granted += 1
+        holds.granted[self.terms.recipe] += 1
+        log.hold_granted(kind=self.terms.recipe, path=path, hold_id=self.hold_id, token=czxid, epoch=epoch)
         if self.attached:
             self._heartbeat.feed()
         self._advance(Input.GRANTED, reason)
@@ -198,6 +201,8 @@ class Hold:
         error = None if work.cancelled() else work.exception()
         if error is None or self.state.is_over:
             return
+        if not isinstance(error, ZksideError):
+            log.hold_work_failed(kind=self.terms.recipe, path=self.terms.requested_path, error=error)
         if self._audience is not None:
             self._audience.fail(error if isinstance(error, ZksideError) else ZksideError(repr(error)))
             self._audience = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -11,14 +10,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from zkside import log
 from zkside.errors import Draining, HoldLost, NoAuth, Quota, SessionSuspended, Unavailable
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionStatus
 from zkside.recipes.hold import RECALL_S, Hold
 from zkside.zk.session import Session
-
-log = logging.getLogger(__name__)
 
 LEASE_STEP = 4
 """A HELD update is sent again when the lease moved forward by this fraction of the session's timeout."""
@@ -35,9 +33,14 @@ class HoldSettings:
 class HoldsStatistics:
     holds: dict[tuple[str, str], int]
     """By (recipe, state)."""
-    granted: int
+    unread: int
+    """Updates that wait for the holds' streams."""
+    granted: dict[str, int]
+    """By recipe, since the start."""
     ended: dict[tuple[str, str], int]
     """By (recipe, reason), since the start."""
+    refused: int
+    """Asked for beyond `max_holds`."""
 
 
 class Holds:
@@ -52,8 +55,9 @@ class Holds:
         self.draining = False
         self._holds: dict[str, Hold] = {}
         self._by_token: dict[str, Hold] = {}
-        self.granted = 0
-        """Counted since the start."""
+        self.granted: Counter[str] = Counter()
+        """By recipe, since the start."""
+        self._refused = 0
         self._ended: Counter[tuple[str, str]] = Counter()
         self._need_no_more: Callable[[], None] | None = None
         self._unlisten: Callable[[], None] = lambda: None
@@ -120,6 +124,7 @@ class Holds:
         if self.draining:
             raise Draining()
         if len(self._holds) >= self.settings.max_holds:
+            self._refused += 1
             raise Quota(f"the daemon has {len(self._holds)} holds, its limit", limit="max_holds")
         hold = Hold(self, terms)
         self._add(hold)
@@ -216,8 +221,10 @@ class Holds:
     def statistics(self) -> HoldsStatistics:
         return HoldsStatistics(
             holds=dict(Counter((hold.terms.recipe, hold.state.value) for hold in self._holds.values())),
-            granted=self.granted,
+            unread=sum(hold.unread() for hold in self._holds.values()),
+            granted=dict(self.granted),
             ended=dict(self._ended),
+            refused=self._refused,
         )
 
     def forget(self, hold: Hold) -> None:
@@ -225,11 +232,18 @@ class Holds:
         self._holds.pop(hold.hold_id, None)
         self._by_token.pop(hold.resume_token, None)
         self._ended[hold.terms.recipe, hold.reason.value] += 1
+        log.hold_ended(
+            kind=hold.terms.recipe,
+            path=hold.path or hold.terms.requested_path,
+            hold_id=hold.hold_id,
+            reason=hold.reason.value,
+            age_s=round(time.monotonic() - hold.started_s, 3),
+        )
         try:
             self.session.journal.drop_hold(hold.hold_id)
         except Unavailable as error:
             # A later daemon will find the row, and that its node is gone.
-            log.error("hold %s is over, but stays in the journal: %s", hold.hold_id, error)
+            log.journal_hold_stays(hold_id=hold.hold_id, error=error)
         if not self._holds and self._need_no_more is not None:
             self._need_no_more()
             self._need_no_more = None

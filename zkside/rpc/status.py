@@ -6,7 +6,6 @@ metadata), RetryInfo where a retry makes sense, BadRequest where a field is at f
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import NamedTuple
 
@@ -15,10 +14,8 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from zkside import errors
+from zkside import errors, log
 from zkside.errors import BadRequest, ZksideError
-
-logger = logging.getLogger("zkside.rpc")
 
 DOMAIN = "zkside"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -131,7 +128,7 @@ def known(error: BaseException, *, method: str = "") -> ZksideError:
     if isinstance(error, ZksideError):
         return error
     incident = uuid.uuid4().hex[:12]
-    logger.error("incident %s in %s", incident, method or "a call", exc_info=error)
+    log.rpc_incident(incident=incident, method=method or "a call", error=error)
     return ZksideError(
         f"a defect of zkside, not of the request; incident {incident} in the daemon's log", incident=incident
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from zkside import log
 from zkside.model.event import WatchedEvent
 from zkside.model.session import SessionStatus
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +57,8 @@ class Announcer:
                     if ear.is_open and ear.status is not None:
                         try:
                             ear.status(status)
-                        except Exception:
-                            self._note_error(f"the change to {status.state.name}")
+                        except Exception as error:
+                            self._note_error(error, f"the change to {status.state.name}")
         finally:
             self._is_telling = False
 
@@ -69,12 +67,12 @@ class Announcer:
             if ear.is_open and ear.event is not None:
                 try:
                     ear.event(event)
-                except Exception:
-                    self._note_error(f"{event.type.name} of {event.path}")
+                except Exception as error:
+                    self._note_error(error, f"{event.type.name} of {event.path}")
 
-    def _note_error(self, what: str) -> None:
+    def _note_error(self, error: Exception, what: str) -> None:
         self.errors += 1
-        log.exception("a listener of the session failed at %s; the others are told all the same", what)
+        log.session_listener_failed(what=what, error=error)
 
     def _set_ears(self, ears: tuple[_Ear, ...]) -> None:
         self._ears = ears

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
+from zkside import log
 from zkside.core.lease import Lease, LeaseRules
 from zkside.errors import SessionLost, Unavailable
 from zkside.zk.journal import Journal
 from zkside.zk.port import Connected, Ticket
 from zkside.zk.within import Within
 
-log = logging.getLogger(__name__)
-
 
 class Epoch:
     """`number` grows with each session and stays when the session has ended; `session_id` is 0 then.
 
-    A journal that cannot be written is counted and logged: it weakens the next start, not this session.
+    A journal that cannot be written is logged: it weakens the next start, not this session.
     """
 
     def __init__(self, journal: Journal, rules: LeaseRules) -> None:
@@ -30,7 +28,6 @@ class Epoch:
         """The session is the journal's, and has not answered yet."""
         self.lease = Lease(rules)
         self.journal = journal
-        self.journal_errors = 0
         self._inside: dict[Within, None] = {}
         """In the order of entering, in which they end: who queues again in the next epoch keeps his place."""
 
@@ -66,9 +63,7 @@ class Epoch:
             self.is_taking_up = False
         margin_s = self.lease.rules.margin_s
         if margin_s is not None and margin_s > self.lease.rules.lease_margin_s(self.timeout_s):
-            log.warning(
-                "the lease's margin of %g s is cut to half of the session timeout of %g s", margin_s, self.timeout_s
-            )
+            log.session_margin_cut(margin_s=margin_s, timeout_s=self.timeout_s)
 
     def end(self, reason: str, *, forget: bool) -> None:
         """What the session owned is gone, and what runs inside the epoch ends. With `forget` no successor of
@@ -100,5 +95,4 @@ class Epoch:
         try:
             write()
         except Unavailable as error:
-            self.journal_errors += 1
-            log.error("%s", error)
+            log.journal_not_written(error=error)

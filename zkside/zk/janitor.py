@@ -7,7 +7,6 @@ too. So it hands its node over synchronously and goes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from zkside import log
 from zkside.core.backoff import Backoff
 from zkside.errors import (
     BadRequest,
@@ -29,8 +29,6 @@ from zkside.errors import (
 )
 from zkside.model.operation import ANY_VERSION, Delete, Exists, Operation, Reply, T
 from zkside.zk.clock import Clock, Timer
-
-log = logging.getLogger(__name__)
 
 MAX_PENDING = 100_000
 RESTART_NS = 1_000_000_000
@@ -146,7 +144,8 @@ class Janitor:
         # The session was closed, and nobody waits for it any more: then it ends too.
         if task.cancelled() or isinstance(error := task.exception(), SessionLost):
             return
-        log.error("the janitor failed and begins again", exc_info=error)
+        if error is not None:
+            log.janitor_failed(error=error)
         self._restart = clock.call_at(clock.boottime_ns() + RESTART_NS, lambda: self.start(clock))
 
     async def _run(self) -> None:
@@ -200,7 +199,7 @@ class Janitor:
 
     def _give_up(self, leftover: _Leftover, why: object) -> None:
         self._given_up += 1
-        log.warning("janitor: %s is not deleted and stays until the session ends: %s", leftover.path, why)
+        log.janitor_gave_up(path=leftover.path, reason=str(why))
 
     def _settle(self) -> None:
         for event, is_set in (

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import time
 import zlib
@@ -25,11 +24,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from zkside import log
 from zkside.errors import StartError, Unavailable
 from zkside.model.hold import HoldRow
 from zkside.zk.port import Ticket
-
-log = logging.getLogger(__name__)
 
 FORMAT = 1
 _SPARE_LINES = 1000
@@ -44,6 +42,8 @@ class JournalStatistics:
     lines: int
     size_bytes: int
     replaced: int
+    errors: int
+    """Lines and files that could not be written, since the start."""
 
 
 @dataclass(slots=True)
@@ -81,6 +81,7 @@ class Journal:
         self._lines = 0
         self._size_bytes = 0
         self._replaced = 0
+        self._errors = 0
 
     @classmethod
     def open(cls, state_dir: Path, cluster: str = "") -> Journal:
@@ -139,6 +140,7 @@ class Journal:
             self._replace()
         except OSError as error:
             self._content = _Content(epoch, None, timeout_s)
+            self._errors += 1
             raise Unavailable(
                 f"the journal cannot be written ({error}): epoch {epoch} will not survive a restart "
                 f"(that of epoch {before.epoch} is over)"
@@ -153,6 +155,7 @@ class Journal:
         try:
             self._replace()
         except OSError as error:
+            self._errors += 1
             raise Unavailable(f"the journal cannot be written: {error}") from error
 
     def end(self) -> None:
@@ -205,6 +208,7 @@ class Journal:
             lines=self._lines,
             size_bytes=self._size_bytes,
             replaced=self._replaced,
+            errors=self._errors,
         )
 
     def _load(self) -> None:
@@ -218,7 +222,7 @@ class Journal:
         except _Damaged as damaged:
             aside = self._path.with_name(f"session.journal.{time.strftime('%Y%m%dT%H%M%S')}")
             os.replace(self._path, aside)
-            log.warning("journal set aside as %s, starting with a new session: %s", aside, damaged)
+            log.journal_set_aside(aside=aside, reason=str(damaged))
             self._content = _Content(epoch=damaged.epoch)
 
     def _append(self, entry: dict[str, Any]) -> None:
@@ -232,6 +236,7 @@ class Journal:
             if written < len(line):
                 raise OSError(f"only {written} of {len(line)} bytes written")
         except OSError as error:
+            self._errors += 1
             # Whatever part of the line arrived must not stand before the next one. Should even that fail, the
             # next daemon finds the file damaged and starts anew.
             with contextlib.suppress(OSError):

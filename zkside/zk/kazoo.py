@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import random
 import ssl
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from zkside import errors
+from zkside import errors, log
 from zkside.core.backoff import Backoff
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import AddWatch, Operation, ReadMany, RemoveWatch, Reply
@@ -35,7 +34,6 @@ from zkside.zk.wire import CloseSession
 
 T = TypeVar("T")
 
-_LOG = logging.getLogger(__name__)
 _BACKOFF = Backoff(first_s=0.1, max_s=1.0)
 _STABLE_S = 1.0
 _MAX_CONNECT_TIMEOUT_S = 5.0
@@ -182,7 +180,7 @@ class KazooConnection:
             # A listener that raised, or a mistake of ours: the connection that met it is cut, the next one
             # starts afresh, and the session lives on.
             except Exception as error:
-                _LOG.exception("the connection to ZooKeeper is made anew")
+                log.connection_rebuilt(error=error)
                 self._cut(f"{type(error).__name__}: {error}")
                 stable = False
             failures = 0 if stable else failures + 1
@@ -197,7 +195,7 @@ class KazooConnection:
                 try:
                     session = await self._open(address)
                 except handshake.FAILURES as error:
-                    _LOG.info("ZooKeeper at %s: %s", address, str(error) or type(error).__name__)
+                    log.connection_failed(server=str(address), error=error)
                 else:
                     return await self._live(self._announce(address, session), session)
         return False
@@ -374,7 +372,7 @@ class KazooConnection:
     def _rearm(self, operation: AddWatch, future: asyncio.Future[Any]) -> None:
         """The server has no persistent watches: from now on they are made of one-shot ones."""
         if isinstance(self._watches, PersistentWatches) and self._socket is not None:
-            _LOG.warning("this ZooKeeper has no persistent watches; they are emulated with one-shot watches")
+            log.connection_watches_emulated()
             self._watches = RearmedWatches(self._emit, self._socket, {})
         if isinstance(self._watches, RearmedWatches):
             self._watches.add_for(operation, future)

@@ -14,13 +14,14 @@ Everything happens on one event loop. Laws:
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import Counter
 from collections.abc import Callable
 
+from zkside import log
 from zkside.core.backoff import Backoff
 from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS, Proof
+from zkside.core.lows import Lows
 from zkside.core.session import INITIAL, KEEPER_STATES, Effect, Input, advance
 from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, ZksideError
 from zkside.model.event import WatchedEvent
@@ -39,10 +40,17 @@ from zkside.zk.within import Within
 
 __all__ = ["Session", "SessionSettings", "SessionStatistics"]
 
-log = logging.getLogger(__name__)
-
 _LOOK_INTERVAL_NS = 1_000_000_000
 _RETRY = Backoff(first_s=0.1, max_s=5.0)
+_SAY = {
+    SessionState.CONNECTING: log.session_connecting,
+    SessionState.CONNECTED: log.session_connected,
+    SessionState.CONNECTED_READ_ONLY: log.session_read_only,
+    SessionState.SUSPENDED: log.session_suspended,
+    SessionState.LOST: log.session_lost,
+    SessionState.AUTH_FAILED: log.session_auth_failed,
+    SessionState.CLOSED: log.session_closed,
+}
 
 
 class Session:
@@ -69,6 +77,7 @@ class Session:
         self._auth_retry = Backoff(first_s=min(1.0, settings.auth_retry_s), max_s=settings.auth_retry_s)
         self._epoch = Epoch(self.journal, settings.lease_rules())
         self._lease = self._epoch.lease
+        self._lows = Lows()
         self._line = Line(connector, self)
         self._connected: Connected | None = None
         self._needs: set[object] = set()
@@ -190,17 +199,20 @@ class Session:
             self._needs.discard(token)
             if not self._needs:
                 self._lease.need_no_more()
+                self._lows.ended(self._boottime_ns())
 
         return need_no_more
 
     def statistics(self) -> SessionStatistics:
         status = self.status
-        lease_ns = self.lease_boottime_ns
+        lease_ns, now_ns = self.lease_boottime_ns, self._boottime_ns()
+        lowest_ns = self._lows.lowest_ns(now_ns)
         connection = self._line.connection
         return SessionStatistics(
             status=status,
             last_zxid=self.last_zxid,
-            lease_remaining_s=(lease_ns - self._boottime_ns()) / 1e9 if lease_ns else 0.0,
+            lease_remaining_s=max(0, lease_ns - now_ns) / 1e9,
+            lease_lowest_s=None if lowest_ns is None else lowest_ns / 1e9,
             transitions=dict(self._transitions),
             latencies=self._latencies.read(),
             connection=connection.statistics() if connection is not None else None,
@@ -209,7 +221,6 @@ class Session:
             proofs_sent=self._proofs_sent,
             listener_errors=self._announcer.errors,
             rebuilds=self._rebuilds,
-            journal_errors=self._epoch.journal_errors,
             janitor=self.janitor.statistics(),
             journal=self.journal.statistics(),
         )
@@ -280,7 +291,10 @@ class Session:
             late_ns = sent_ns - self._heard_sent_ns - round(self._epoch.timeout_s / 3 * 1e9)
             self._ping_late_max_ns = max(self._ping_late_max_ns, late_ns)
         self._heard_sent_ns = max(self._heard_sent_ns, sent_ns)
+        lease_ns = self._lease.lease_ns
         self._lease.acknowledged(STRENGTHS.get(kind, PING_STRENGTH), sent_ns)
+        if self._needs and self._lease.lease_ns != lease_ns:
+            self._lows.moved(now_ns, self._lease.lease_ns)
 
     def _report(self, link: Link, given: Input, reason: str) -> None:
         self._look(self._boottime_ns())
@@ -331,12 +345,12 @@ class Session:
         if isinstance(error, ConnectionLoss | SessionSuspended | SessionLost):
             return  # The connection reports what has become of it, and the next one begins again.
         if error is not None:
-            log.warning("what the session owns cannot be listed, so no orphans are deleted: %s", error)
+            log.session_orphans_unknown(error=error)
         else:
             reply, known = listing.result(), self.journal.known_paths()
             for path in reply.value:
                 if path not in known:
-                    log.info("deleting the orphan %s of the daemon before", path)
+                    log.session_orphan_deleted(path=path)
                     self.janitor.delete_older(path, reply.zxid)
         self._advance(Input.CONNECTED, f"connected to {connected.server}, session taken up")
 
@@ -377,7 +391,7 @@ class Session:
         self._arm()
         if state is not before:
             self._transitions[before, state] += 1
-            log.info("session %s: %s (epoch %d)", state.value, reason, epoch.number)
+            _SAY[state](reason=reason, epoch=epoch.number, session_id=self._status.session_id_hex)
             for gate, is_open in ((self._writable, self._can_write), (self._readable, self._can_read)):
                 if is_open or state is SessionState.CLOSED:
                     gate.set()
@@ -397,6 +411,7 @@ class Session:
                 self._heard_sent_ns = self._boottime_ns()
                 self._epoch.adopt(self._boottime_ns(), self._connected)
             case Effect.END_EPOCH:
+                self._lows.ended(self._boottime_ns())
                 self._epoch.end(reason, forget=not self._is_kept)
                 self.janitor.epoch_ended()
             case Effect.RETRY:
@@ -412,9 +427,9 @@ class Session:
         self._open_at_ns = FAR
         try:
             self._line.open(self._epoch.ticket)
-        except Exception:
+        except Exception as error:
             # Whatever it is, a daemon without a connection is of no use: try again.
-            log.exception("no connection to ZooKeeper can be made; trying again")
+            log.session_no_connection(error=error)
             self._rebuild()
 
     def _refusal(self) -> ZksideError:
@@ -467,8 +482,8 @@ class Session:
         """An error of our own ends in a new connection inside the same session."""
         try:
             act(*arguments)
-        except Exception:
-            log.exception("the session met an error of its own; making a new connection")
+        except Exception as error:
+            log.session_rebuilt(error=error)
             self._rebuild()
 
     def _rebuild(self) -> None:

@@ -8,12 +8,11 @@ events are handed on in the order of the wire.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import struct
 from typing import Any, Protocol, cast
 
-from zkside import errors
+from zkside import errors, log
 from zkside.errors import ZksideError
 from zkside.model.operation import Operation
 from zkside.zk import refusals
@@ -21,7 +20,6 @@ from zkside.zk.kazoo_parts import AUTH_OPCODE, PING_OPCODE
 from zkside.zk.requests import WRITE_BYTES, Limits, Requests, Traffic, boottime_ns
 from zkside.zk.wire import AUTH_XID, EVENT_XID, PING_XID, REPLY_HEADER, decode_event
 
-_LOG = logging.getLogger(__name__)
 _int_at = struct.Struct("!i").unpack_from
 _PING_FRAME = struct.pack("!iii", 8, PING_XID, PING_OPCODE)
 _NS = 1_000_000_000
@@ -125,7 +123,7 @@ class Socket(asyncio.Protocol):
         # Whatever it was, a malformed frame or a listener that raised: this connection is in an unknown state,
         # and the next one is not. Dropping it is the handling.
         except Exception as error:
-            _LOG.warning("dropping the connection to ZooKeeper", exc_info=error)
+            log.connection_dropped(error=error)
             self.drop(f"{type(error).__name__}: {error}")
             return
         self.requests.flush()

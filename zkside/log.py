@@ -1,0 +1,332 @@
+"""Every line that the daemon can log. `from zkside import log`, then `log.session_lost(reason=…, epoch=…)`.
+
+Names are stable, and so are fields; the words of a message are not. No field ever has a secret, a resume token or a
+node's data as its value. docs/logging.md is generated from this file; zkside/log_event.py says how it works.
+"""
+
+from __future__ import annotations
+
+from logging import DEBUG, ERROR, INFO, WARNING
+from pathlib import Path
+
+from zkside.log_event import event
+
+FOREIGN = "library.line"
+"""The event of a line that a library wrote."""
+
+FIELDS = {
+    "address": "where the daemon listens, or where a server is, as `host:port` or `unix:/path`",
+    "addresses": "where clients are served",
+    "age_s": "how long it was there, in seconds",
+    "applied": "keys of the configuration that have a new value now",
+    "aside": "what a damaged file is called from now on",
+    "back_s": "after so many seconds the level is again what the configuration says; 0: it stays",
+    "epoch": "the number of the session's epoch; 0 before the first",
+    "error": "what went wrong, in words",
+    "file": "a file's path",
+    "grace_s": "how long the orderly stop may take, in seconds",
+    "hold_id": "the hold's id",
+    "holds": "holds, counted",
+    "http_port": "the port of /metrics and the pages; 0: none",
+    "incident": "the id that the client was told",
+    "kind": "the hold's recipe: `lock`, `election`, …",
+    "level": "a level: `debug`, `info`, `warning`, `error`",
+    "margin_s": "what is taken off the lease, in seconds",
+    "method": "the call, as `zkside.v1.NodeService/Set`",
+    "needs_restart": "changed keys of the configuration that have no effect before the next start",
+    "path": "a node's path",
+    "pid": "the daemon's process",
+    "problems": "what is wrong with the configuration, one text each",
+    "reason": "why, in words; of a hold one of the Reasons of hold.proto",
+    "server": "the ZooKeeper server, as `host:port`",
+    "session_id": "the ZooKeeper session, in hexadecimal",
+    "signal": "the signal's name",
+    "size_bytes": "bytes",
+    "source": "which certificates, tokens or policy",
+    "streams": "streams, counted",
+    "task": "a task's name",
+    "timeout_s": "the session's timeout, in seconds",
+    "token": "the fencing token",
+    "version": "of zkside",
+    "whose": "the logger whose level it is: `zkside.session`, `kazoo`, …, or `all loggers`",
+    "what": "at which occasion",
+}
+"""Every field, with one meaning for all events."""
+
+
+# The daemon
+
+
+@event("daemon.serving", INFO, "serving at {addresses}")
+def daemon_serving(*, addresses: tuple[str, ...], http_port: int, version: str, pid: int) -> None:
+    """Every listener is open. Whether ZooKeeper is there is another question."""
+
+
+@event("daemon.stopping", INFO, "{signal}: stopping")
+def daemon_stopping(*, signal: str) -> None:
+    """The orderly stop begins."""
+
+
+@event("daemon.stopped", INFO, "stopped")
+def daemon_stopped() -> None:
+    """The last line of an orderly stop."""
+
+
+@event("daemon.cut", WARNING, "{signal} again: cut")
+def daemon_cut(*, signal: str) -> None:
+    """The orderly stop was not waited for; the process ends with 1."""
+
+
+@event("daemon.stop_late", ERROR, "the gRPC server did not stop within the grace of {grace_s:g} s: cut")
+def daemon_stop_late(*, grace_s: float) -> None:
+    """Streams or calls were cut off."""
+
+
+@event(
+    "daemon.session_left",
+    WARNING,
+    "the session is left to end by itself: owners without a stream may still believe in their holds",
+)
+def daemon_session_left() -> None:
+    """The daemon ends without closing its session, for the sake of mutual exclusion."""
+
+
+@event("daemon.draining", INFO, "draining: {holds} holds are asked back, {streams} streams end")
+def daemon_draining(*, holds: int, streams: int) -> None:
+    """New streams and holds are refused from now on. The daemon stays up."""
+
+
+@event("daemon.drained", INFO, "drained: {holds} holds released, {streams} streams ended")
+def daemon_drained(*, holds: int, streams: int) -> None:
+    """No stream and no hold is left."""
+
+
+@event("daemon.dumped", INFO, "the state is written to {file} ({size_bytes} bytes)")
+def daemon_dumped(*, file: Path, size_bytes: int) -> None:
+    """The answer to SIGUSR1."""
+
+
+@event("daemon.dump_failed", ERROR, "the state cannot be written to {file}: {error}", with_trace=True)
+def daemon_dump_failed(*, file: Path, error: BaseException) -> None:
+    """The answer to SIGUSR1 that could not be given."""
+
+
+@event("listener.opened", INFO, "listening at {address}")
+def listener_opened(*, address: str) -> None:
+    """Clients, or the probes of `health.listen`, are served there."""
+
+
+@event("config.reloaded", INFO, "configuration read again: in force now: {applied}; after a restart: {needs_restart}")
+def config_reloaded(*, applied: tuple[str, ...], needs_restart: tuple[str, ...]) -> None:
+    """The file was read again, and is valid."""
+
+
+@event("config.refused", ERROR, "configuration read again, and left as it was: {problems}")
+def config_refused(*, problems: tuple[str, ...]) -> None:
+    """The file was read again, and cannot be used. Nothing has changed."""
+
+
+@event("files.loaded", INFO, "{source}: read again")
+def files_loaded(*, source: str) -> None:
+    """Certificates, tokens or the policy have changed, and what is new is in force."""
+
+
+@event("files.refused", ERROR, "{source}: not read again, what was read before stays in use: {error}")
+def files_refused(*, source: str, error: BaseException) -> None:
+    """Certificates, tokens or the policy have changed, and cannot be used as they are."""
+
+
+@event("log.level_set", INFO, "log level of {whose} is {level}, for {back_s:g} s (0: until told otherwise)")
+def log_level_set(*, whose: str, level: str, back_s: float) -> None:
+    """Somebody asked for it with `zkside log-level`."""
+
+
+@event("log.level_restored", INFO, "log level of {whose} is {level} again")
+def log_level_restored(*, whose: str, level: str) -> None:
+    """The time of a level that was set for a while is over."""
+
+
+# The session
+
+
+@event("session.connecting", INFO, "session connecting: {reason} (epoch {epoch})")
+def session_connecting(*, reason: str, epoch: int, session_id: str) -> None:
+    """There is no session; the next one is looked for."""
+
+
+@event("session.connected", INFO, "session connected: {reason} (epoch {epoch})")
+def session_connected(*, reason: str, epoch: int, session_id: str) -> None:
+    """There is a session, and ZooKeeper answers."""
+
+
+@event("session.read_only", WARNING, "session connected_read_only: {reason} (epoch {epoch})")
+def session_read_only(*, reason: str, epoch: int, session_id: str) -> None:
+    """Connected to a server that is cut off from its quorum: reads only."""
+
+
+@event("session.suspended", WARNING, "session suspended: {reason} (epoch {epoch})")
+def session_suspended(*, reason: str, epoch: int, session_id: str) -> None:
+    """No connection. Holds are in jeopardy, and held until the lease ends."""
+
+
+@event("session.lost", ERROR, "session lost: {reason} (epoch {epoch})")
+def session_lost(*, reason: str, epoch: int, session_id: str) -> None:
+    """What the session owned is gone: every lock, leadership and membership."""
+
+
+@event("session.auth_failed", ERROR, "session auth_failed: {reason} (epoch {epoch})")
+def session_auth_failed(*, reason: str, epoch: int, session_id: str) -> None:
+    """ZooKeeper refuses the daemon's credentials. It is asked again, ever more rarely."""
+
+
+@event("session.closed", INFO, "session closed: {reason} (epoch {epoch})")
+def session_closed(*, reason: str, epoch: int, session_id: str) -> None:
+    """The daemon stops."""
+
+
+@event("session.orphan_deleted", INFO, "deleting the orphan {path} of the daemon before")
+def session_orphan_deleted(*, path: str) -> None:
+    """An ephemeral node of the session that was taken up, and that no hold of the journal owns."""
+
+
+@event(
+    "session.orphans_unknown",
+    WARNING,
+    "what the session owns cannot be listed, so no orphans are deleted: {error}",
+)
+def session_orphans_unknown(*, error: BaseException) -> None:
+    """Nodes of a daemon before may stay until the session ends."""
+
+
+@event("session.no_connection", ERROR, "no connection to ZooKeeper can be made; trying again", with_trace=True)
+def session_no_connection(*, error: BaseException) -> None:
+    """An error of zkside's own, not of the network."""
+
+
+@event(
+    "session.rebuilt", ERROR, "the session met an error of its own; making a new connection: {error}", with_trace=True
+)
+def session_rebuilt(*, error: BaseException) -> None:
+    """An error of zkside's own. The session goes on."""
+
+
+@event(
+    "session.listener_failed",
+    ERROR,
+    "a listener of the session failed at {what}; the others are told all the same",
+    with_trace=True,
+)
+def session_listener_failed(*, what: str, error: BaseException) -> None:
+    """An error of zkside's own."""
+
+
+@event(
+    "session.margin_cut",
+    WARNING,
+    "the lease's margin of {margin_s:g} s is cut to half of the session timeout of {timeout_s} s",
+)
+def session_margin_cut(*, margin_s: float, timeout_s: float) -> None:
+    """ZooKeeper granted a shorter timeout than the lease's margin was meant for."""
+
+
+# The connection to ZooKeeper
+
+
+@event("connection.failed", INFO, "ZooKeeper at {server}: {error}")
+def connection_failed(*, server: str, error: BaseException) -> None:
+    """This server could not be reached, or refused; the next one is tried."""
+
+
+@event("connection.dropped", WARNING, "dropping the connection to ZooKeeper: {error}", with_trace=True)
+def connection_dropped(*, error: BaseException) -> None:
+    """What came cannot be understood; a new connection is made."""
+
+
+@event("connection.rebuilt", ERROR, "the connection to ZooKeeper is made anew: {error}", with_trace=True)
+def connection_rebuilt(*, error: BaseException) -> None:
+    """An error of zkside's own."""
+
+
+@event(
+    "connection.watches_emulated",
+    WARNING,
+    "this ZooKeeper has no persistent watches; they are emulated with one-shot watches",
+)
+def connection_watches_emulated() -> None:
+    """ZooKeeper before 3.6, or one with `WatchManagerOptimized`."""
+
+
+# What is kept on disk
+
+
+@event("journal.set_aside", WARNING, "journal set aside as {aside}, starting with a new session: {reason}")
+def journal_set_aside(*, aside: Path, reason: str) -> None:
+    """The journal is damaged, or another ensemble's."""
+
+
+@event("journal.not_written", ERROR, "{error}")
+def journal_not_written(*, error: BaseException) -> None:
+    """It weakens the next start, not this session. Look whether the disk is full."""
+
+
+@event("journal.hold_stays", ERROR, "hold {hold_id} is over, but stays in the journal: {error}")
+def journal_hold_stays(*, hold_id: str, error: BaseException) -> None:
+    """A later daemon will find the row, and that its node is gone."""
+
+
+@event("cache.set_aside", WARNING, "{file} cannot be read ({error}): set aside as {aside}, starting without it")
+def cache_set_aside(*, file: Path, error: BaseException, aside: Path) -> None:
+    """The caches of the daemon before are damaged, or another version's."""
+
+
+@event("cache.not_saved", ERROR, "{error}")
+def cache_not_saved(*, error: BaseException) -> None:
+    """The caches on disk stay as they were. It weakens the next start, not this daemon. Is the disk full?"""
+
+
+# Caches, holds, calls
+
+
+@event("cache.compare_interrupted", INFO, "comparing the caches with ZooKeeper was interrupted: {error}")
+def cache_compare_interrupted(*, error: BaseException) -> None:
+    """The caches stay stale until the next connection."""
+
+
+@event("cache.read_failed", WARNING, "reading {path} failed, it is taken as absent: {reason}")
+def cache_read_failed(*, path: str, reason: str) -> None:
+    """ZooKeeper answered with an error that a read should not have."""
+
+
+@event("cache.task_failed", ERROR, "{task} failed: {error}", with_trace=True)
+def cache_task_failed(*, task: str, error: BaseException) -> None:
+    """An error of zkside's own."""
+
+
+@event("janitor.failed", ERROR, "the janitor failed and begins again: {error}", with_trace=True)
+def janitor_failed(*, error: BaseException) -> None:
+    """An error of zkside's own."""
+
+
+@event("janitor.gave_up", WARNING, "janitor: {path} is not deleted and stays until the session ends: {reason}")
+def janitor_gave_up(*, path: str, reason: str) -> None:
+    """ZooKeeper does not let the daemon delete what a hold left."""
+
+
+@event("hold.granted", DEBUG, "{kind} {path} is held, token {token}")
+def hold_granted(*, kind: str, path: str, hold_id: str, token: int, epoch: int) -> None:
+    """A process owns it now."""
+
+
+@event("hold.ended", DEBUG, "{kind} {path} is {reason}")
+def hold_ended(*, kind: str, path: str, hold_id: str, reason: str, age_s: float) -> None:
+    """A hold is over, or its wait is."""
+
+
+@event("hold.work_failed", ERROR, "{kind} {path} ends: {error}", with_trace=True)
+def hold_work_failed(*, kind: str, path: str, error: BaseException) -> None:
+    """An error of zkside's own."""
+
+
+@event("rpc.incident", ERROR, "incident {incident} in {method}", with_trace=True)
+def rpc_incident(*, incident: str, method: str, error: BaseException) -> None:
+    """An error of zkside's own; the client was told this id and nothing else."""

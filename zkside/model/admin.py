@@ -1,0 +1,28 @@
+"""What an operator asks a running daemon for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoggerLevel:
+    """The least that a logger writes."""
+
+    logger: str
+    """"": all that have none of their own."""
+    level: str
+    back_s: float
+    """After so long it is the configured one again; 0: it stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What became of reading the configuration again."""
+
+    applied: tuple[str, ...] = ()
+    """Keys that have a new value now."""
+    needs_restart: tuple[str, ...] = ()
+    """Keys that differ from what the daemon runs with, and have no effect before its next start."""
+    problems: tuple[str, ...] = ()
+    """Why nothing was changed; empty when the configuration is valid."""
