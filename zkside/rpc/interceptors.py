@@ -23,7 +23,9 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from zkside.errors import InvalidArgument, Quota, SessionSuspended
+from zkside.model.identity import Peer
 from zkside.rpc import status
+from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
 from zkside.zk.session import Session
@@ -43,12 +45,14 @@ Answer = Message | bytes
 class Call:
     """One RPC under way, as a servicer sees it."""
 
-    __slots__ = ("context", "raw")
+    __slots__ = ("context", "peer", "raw")
 
-    def __init__(self, context: Context, raw: bytes = b"") -> None:
+    def __init__(self, context: Context, raw: bytes = b"", peer: Peer | None = None) -> None:
         self.context = context
         self.raw = raw
         """The bytes of a unary call's request."""
+        self.peer = peer
+        """Who calls; None where the daemon does not tell callers apart."""
 
     def deadline_s(self) -> float | None:
         """The caller's deadline by the event loop's clock; None if there is none."""
@@ -65,8 +69,8 @@ class StreamCall(Call):
 
     __slots__ = ("stream",)
 
-    def __init__(self, context: Context, stream: Stream) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, stream: Stream, peer: Peer | None = None) -> None:
+        super().__init__(context, peer=peer)
         self.stream = stream
         """Its entry in the registry."""
 
@@ -105,6 +109,8 @@ class Interceptors(Collector):
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
+        self.refused = 0
+        """Calls beyond the limit, counted."""
         self._idle: asyncio.Event | None = None
 
     async def wait_idle(self) -> None:
@@ -114,9 +120,15 @@ class Interceptors(Collector):
             await self._idle.wait()
 
     def wrap(
-        self, method: MethodDescriptor, handler: Callable[[Any, Any], Any], recall: Recall | None = None
+        self,
+        method: MethodDescriptor,
+        handler: Callable[[Any, Any], Any],
+        recall: Recall | None = None,
+        door: Door | None = None,
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """The handler to register with gRPC for a method; `recall` (of a unary one) is asked before it.
+
+        `door`: by which its callers come, if they are to be told apart; asked before anything else.
 
         Cancellation: a caller that goes away or whose deadline passes cancels the handler, and with it the
         request that it awaits.
@@ -124,16 +136,20 @@ class Interceptors(Collector):
         kind = ("unary", "client_stream", "server_stream", "bidi_stream")[
             method.client_streaming + 2 * method.server_streaming
         ]
-        counts = self._counts[kind, method.containing_service.full_name, method.name] = MethodCounts()
+        # One count for a method, by whichever door its callers come.
+        key = (kind, method.containing_service.full_name, method.name)
+        counts = self._counts.setdefault(key, MethodCounts())
         parse = GetMessageClass(method.input_type).FromString
         if not method.server_streaming:
             assert not method.client_streaming, "no such method yet"
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall))
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall, door))
         name = f"{method.containing_service.full_name}/{method.name}"
         if method.client_streaming:
-            parsed = self._stream(name, counts, _parse_each(counts, parse), handler)
+            parsed = self._stream(name, counts, _parse_each(counts, parse), handler, door)
             return grpc.stream_stream_rpc_method_handler(parsed)
-        return grpc.unary_stream_rpc_method_handler(self._stream(name, counts, _parse_one(counts, parse), handler))
+        return grpc.unary_stream_rpc_method_handler(
+            self._stream(name, counts, _parse_one(counts, parse), handler, door)
+        )
 
     def _unary(
         self,
@@ -142,6 +158,7 @@ class Interceptors(Collector):
         parse: Callable[[bytes], Message],
         handler: UnaryHandler,
         recall: Recall | None,
+        door: Door | None,
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
         limit = self._quotas.max_calls
@@ -154,16 +171,18 @@ class Interceptors(Collector):
             self.calls += 1
             code = "OK"
             try:
+                peer = None if door is None else door.peer(context)
                 if self.calls > limit:
+                    self.refused += 1
                     raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
                 if recall is not None and (recalled := recall(raw)) is not None:
                     counts.sent += 1
                     return recalled
                 request = _parsed(parse, raw)
                 try:
-                    answer = await handler(request, Call(context, raw))
+                    answer = await handler(request, Call(context, raw, peer))
                 except SessionSuspended as error:
-                    answer = await self._once_ready(handler, request, Call(context, raw), error)
+                    answer = await self._once_ready(handler, request, Call(context, raw, peer), error)
                 counts.sent += 1
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except asyncio.CancelledError:
@@ -200,7 +219,12 @@ class Interceptors(Collector):
                 continue
 
     def _stream(
-        self, name: str, counts: MethodCounts, parse: Callable[[Any], Any], handler: StreamHandler
+        self,
+        name: str,
+        counts: MethodCounts,
+        parse: Callable[[Any], Any],
+        handler: StreamHandler,
+        door: Door | None,
     ) -> Callable[[Any, Context], Awaitable[None]]:
         async def serve(raw: Any, context: Context) -> None:
             begun_s = time.perf_counter()
@@ -208,8 +232,9 @@ class Interceptors(Collector):
             code = "OK"
             stream: Stream | None = None
             try:
+                peer = None if door is None else door.peer(context)
                 stream = self._streams.open(name, context.peer())
-                await self._feed(stream, context, counts, parse(raw), handler)
+                await self._feed(StreamCall(context, stream, peer), counts, parse(raw), handler)
             except asyncio.CancelledError:
                 if stream is None or stream.ending is None:
                     code = _cancelled(context)
@@ -232,16 +257,20 @@ class Interceptors(Collector):
 
         return serve
 
-    async def _feed(
-        self, stream: Stream, context: Context, counts: MethodCounts, request: Any, handler: StreamHandler
-    ) -> None:
+    async def _feed(self, call: StreamCall, counts: MethodCounts, request: Any, handler: StreamHandler) -> None:
         """Send all that the handler yields."""
-        call = StreamCall(context, stream)
+        stream, context = call.stream, call.context
+        writing, clock = self._streams.writing, time.monotonic
         while True:
             try:
                 async with aclosing(handler(request, call)) as answers:
                     async for answer in answers:
-                        await context.write(answer if isinstance(answer, bytes) else answer.SerializeToString())
+                        message = answer if isinstance(answer, bytes) else answer.SerializeToString()
+                        writing[stream] = clock()
+                        try:
+                            await context.write(message)
+                        finally:
+                            del writing[stream]
                         stream.sent += 1
                         counts.sent += 1
                 return

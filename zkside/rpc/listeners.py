@@ -1,4 +1,5 @@
-"""Where the daemon listens, and what is refused: a socket in use, a port in use, an address beyond loopback."""
+"""Where the daemon listens, and what is refused: a socket in use, a port in use, a port that other hosts can reach
+and that lacks TLS or a way to tell who calls."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import grp
 import ipaddress
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import grpc
 
 from zkside.errors import StartError
+from zkside.model.identity import Auth
 
 MAX_SOCKET_PATH_BYTES = 107
 """Of sockaddr_un, without its closing zero."""
@@ -28,33 +30,60 @@ class UnixListener:
     mode: int = 0o660
     group: str | int | None = None
     """Name or number; None: the process's."""
+    identity: str = ""
+    """Of everybody who calls here; '' if the socket gives none."""
+    auth: Auth = Auth.NONE
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class TcpListener:
-    """A TCP port of a loopback address; 0 chooses a free one."""
+    """A TCP port; 0 chooses a free one."""
 
     host: str
     port: int
+    identity: str = ""
+    """Of everybody who calls here; '' if the port gives none."""
+    auth: Auth = Auth.NONE
+    tls: bool = False
+
+    @property
+    def address(self) -> str:
+        host = self.host.strip("[]")
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 Listener = UnixListener | TcpListener
+Credentials = Callable[[TcpListener], grpc.ServerCredentials]
+"""Those with which a listener that has `tls` is opened."""
 
 
 class Listening:
-    """The open listeners of one gRPC server; what they took is given back by `close`."""
+    """The open listeners of a daemon; what they took is given back by `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        self._credentials = credentials
         self._held = ExitStack()
 
-    def open(self, server: grpc.aio.Server, listener: Listener, *, loopback_only: bool = True) -> str:
+    def open(self, server: grpc.aio.Server, listener: Listener, *, for_all: bool = False) -> str:
         """Bind; returns the address as a client writes it. Before the server is started.
 
+        With `for_all` the server has nothing to protect, and any address will do.
         Raises: StartError, and nothing is left behind.
         """
         if isinstance(listener, UnixListener):
             return self._open_unix(server, listener)
-        return _open_tcp(server, listener, loopback_only=loopback_only)
+        if not for_all:
+            refuse_unsafe(listener)
+        credentials = None
+        if listener.tls:
+            assert self._credentials is not None, "a listener with tls comes with credentials"
+            credentials = self._credentials(listener)
+        port = _bind(server, listener.address, credentials)
+        return f"{listener.address.rpartition(':')[0]}:{port}"
 
     def close(self) -> None:
         """Remove the socket files and unlock them. After the server was stopped."""
@@ -82,21 +111,26 @@ class Listening:
         return f"unix:{path}"
 
 
-def _open_tcp(server: grpc.aio.Server, listener: TcpListener, *, loopback_only: bool) -> str:
-    host = listener.host.strip("[]")
-    if loopback_only and not _is_loopback(host):
+def refuse_unsafe(listener: TcpListener) -> None:
+    """Raises: StartError for a port that other hosts can reach, and on which callers could be anybody, or be read."""
+    if _is_loopback(listener.host.strip("[]")):
+        return
+    lacking = [] if listener.tls else ["no TLS (tls.cert, tls.key)"]
+    if listener.auth is Auth.NONE:
+        lacking.append("no check of who calls (tls.client_ca or tokens.files)")
+    if lacking:
         raise StartError(
-            f"{listener.host}:{listener.port} can be reached from other hosts, and there is neither TLS nor a check of "
-            "identity on it: listen on 127.0.0.1, ::1 or a Unix socket"
+            f"{listener.address} can be reached from other hosts, and there is {' and '.join(lacking)} on it: "
+            "configure that, or listen on 127.0.0.1, ::1 or a Unix socket"
         )
-    shown = f"[{host}]" if ":" in host else host
-    port = _bind(server, f"{shown}:{listener.port}")
-    return f"{shown}:{port}"
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
     try:
-        port: int = server.add_insecure_port(address)
+        if credentials is None:
+            port: int = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise StartError(f"cannot listen on {address}; is another daemon there? ({error})") from error
     if port == 0:

@@ -7,7 +7,9 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -16,8 +18,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import Metric
 
-from zkside.errors import Draining
+from zkside.errors import Draining, StartError
 from zkside.hub.hub import Hub
+from zkside.model.identity import Auth
 from zkside.model.operation import OPEN_ACL, Acl
 from zkside.pb import (
     admin_pb2,
@@ -36,17 +39,23 @@ from zkside.recipes.queueing import Queueing
 from zkside.rpc.admin import AdminServicer
 from zkside.rpc.carry import CarryServicer, Opening
 from zkside.rpc.election import ElectionServicer
+from zkside.rpc.files import FileWatch, Kept
 from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
+from zkside.rpc.identity import Door
 from zkside.rpc.interceptors import Call, Interceptors, Recall
 from zkside.rpc.listeners import Listener, Listening, TcpListener
 from zkside.rpc.lock import LockServicer
 from zkside.rpc.node import NodeServicer
 from zkside.rpc.session import SessionServicer
 from zkside.rpc.streams import QuotaSettings, Streams, StreamsStatistics
+from zkside.rpc.tokens import Tokens, read_tokens
 from zkside.rpc.watch import WatchServicer
 from zkside.zk.session import Session
+
+if TYPE_CHECKING:
+    from zkside.rpc.tls import Certificates, TlsFiles
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -92,13 +101,26 @@ class RpcSettings:
     default_acl: tuple[Acl, ...] = OPEN_ACL
     backend: str = "kazoo"
     """For GetStatus."""
+    tls: TlsFiles | None = None
+    """Of all listeners that have `tls`."""
+    token_files: tuple[Path, ...] = ()
+    """Files, or directories of them, with bearer tokens; none: what callers send is not looked at."""
+
+    @property
+    def tells_callers_apart(self) -> bool:
+        """Whether it matters who calls, and by which listener."""
+        return bool(self.token_files) or any(
+            listener.identity or listener.auth is not Auth.NONE or (isinstance(listener, TcpListener) and listener.tls)
+            for listener in self.listeners
+        )
 
 
 class _Handlers(grpc.GenericRpcHandler):
     """All methods of a server by their full name: one look-up a call."""
 
-    def __init__(self, interceptors: Interceptors) -> None:
+    def __init__(self, interceptors: Interceptors, door: Door | None = None) -> None:
         self._interceptors = interceptors
+        self._door = door
         self._by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def add(self, service: ServiceDescriptor, servicer: object) -> None:
@@ -110,13 +132,17 @@ class _Handlers(grpc.GenericRpcHandler):
             name = _SNAKE.sub("_", method.name).lower()
             handler: Callable[[Any, Call], Any] = getattr(servicer, name)
             recall: Recall | None = getattr(servicer, f"recall_{name}", None)
-            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(method, handler, recall)
+            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(
+                method, handler, recall, self._door
+            )
 
     def add_foreign(self, service: ServiceDescriptor, servicer: object) -> None:
         """As `add`, for a library's servicer, whose methods take gRPC's own context."""
         for method in service.methods:
             handler = _with_context(getattr(servicer, method.name))
-            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(method, handler)
+            self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(
+                method, handler, door=self._door
+            )
 
     def alias(self, service: str, original: str) -> None:
         """The methods of a service under another service's name."""
@@ -135,10 +161,14 @@ def _with_context(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], A
 class RpcServer:
     """All services on all listeners."""
 
-    def __init__(self, session: Session, hub: Hub, holds: Holds, settings: RpcSettings) -> None:
+    def __init__(
+        self, session: Session, hub: Hub, holds: Holds, settings: RpcSettings, files: FileWatch | None = None
+    ) -> None:
+        """`files` looks after the files that the settings name; it is started and stopped by its owner."""
         self._session = session
         self._holds = holds
         self._settings = settings
+        self.files = files or FileWatch()
         self.streams = Streams(settings.quotas)
         self.interceptors = Interceptors(session, self.streams, settings.quotas)
         self.addresses: tuple[str, ...] = ()
@@ -173,7 +203,7 @@ class RpcServer:
             "join": groups.joining,
             "hold_ephemeral": nodes.holding_ephemeral,
         }
-        servicers = (
+        self._servicers: tuple[object, ...] = (
             SessionServicer(session),
             nodes,
             WatchServicer(hub),
@@ -184,14 +214,15 @@ class RpcServer:
             CarryServicer(holds, opening),
             AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
         )
-        self._handlers = self._all_handlers(servicers)
+        self._tokens: Kept[Tokens] | None = None
+        self._certificates: Kept[Certificates] | None = None
         self._servers: list[grpc.aio.Server] = []
-        self._listening = Listening()
+        self._listening = Listening(self._credentials)
         self._unlisten: Callable[[], None] = lambda: None
 
-    def _all_handlers(self, servicers: tuple[object, ...]) -> _Handlers:
-        handlers = _Handlers(self.interceptors)
-        for service, servicer in zip(self._services, servicers, strict=True):
+    def _all_handlers(self, door: Door | None) -> _Handlers:
+        handlers = _Handlers(self.interceptors, door)
+        for service, servicer in zip(self._services, self._servicers, strict=True):
             handlers.add(service, servicer)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"]
         channelz_service = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
@@ -210,11 +241,9 @@ class RpcServer:
 
     async def start(self) -> None:
         """Serve, whatever ZooKeeper does. Raises: StartError; nothing is left behind then."""
-        server = grpc.aio.server(options=SERVER_OPTIONS)
-        server.add_generic_rpc_handlers((self._handlers,))
-        self._servers.append(server)
         try:
-            self.addresses = tuple(self._listening.open(server, each) for each in self._settings.listeners)
+            self._read_files()
+            self._open_listeners()
             if self._settings.health_listener is not None:
                 self._servers.append(self._health_server(self._settings.health_listener))
             for each in self._servers:
@@ -225,12 +254,49 @@ class RpcServer:
         self._unlisten = self._session.listen(status=self.health.session_changed)
         self.health.session_changed(self._session.status)
 
+    def _read_files(self) -> None:
+        settings = self._settings
+        if settings.token_files:
+            self._tokens = self.files.keep("tokens", settings.token_files, lambda: read_tokens(settings.token_files))
+        if settings.tls is not None:
+            # Other daemons do without its memory.
+            from zkside.rpc.tls import read_certificates
+
+            tls = settings.tls
+            self._certificates = self.files.keep("tls", tls.paths, lambda: read_certificates(tls))
+
+    def _open_listeners(self) -> None:
+        """One server for all listeners, or for each its own: gRPC does not tell by which of its listeners a
+        call came."""
+        shared: grpc.aio.Server | None = None
+        addresses = []
+        for listener in self._settings.listeners:
+            if shared is None or self._settings.tells_callers_apart:
+                door = self._door(listener) if self._settings.tells_callers_apart else None
+                shared = grpc.aio.server(options=SERVER_OPTIONS)
+                shared.add_generic_rpc_handlers((self._all_handlers(door),))
+                self._servers.append(shared)
+            addresses.append(self._listening.open(shared, listener))
+        self.addresses = tuple(addresses)
+
+    def _door(self, listener: Listener) -> Door:
+        tokens = self._tokens
+        return Door(listener, None if tokens is None else lambda: tokens.value)
+
+    def _credentials(self, listener: TcpListener) -> grpc.ServerCredentials:
+        certificates = self._certificates
+        if certificates is None:
+            raise StartError(f"{listener.address} is to speak TLS, and there is no certificate: give tls.cert, tls.key")
+        from zkside.rpc.tls import server_credentials
+
+        return server_credentials(lambda: certificates.value, ask_client=listener.auth is Auth.CERTIFICATE)
+
     def _health_server(self, listener: TcpListener) -> grpc.aio.Server:
         server = grpc.aio.server(options=SERVER_OPTIONS)
         handlers = _Handlers(self.interceptors)
         handlers.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self.health)
         server.add_generic_rpc_handlers((handlers,))
-        self.health_address = self._listening.open(server, listener, loopback_only=False)
+        self.health_address = self._listening.open(server, listener, for_all=True)
         return server
 
     async def drain(self) -> tuple[int, int]:
@@ -275,10 +341,18 @@ class RpcServer:
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         self._servers.clear()
         self._listening.close()
+        for kept in (self._tokens, self._certificates):
+            if kept is not None:
+                self.files.forget(kept)
+        self._tokens = self._certificates = None
 
     def collect(self) -> Iterator[Metric]:
-        """The families `grpc_server_*`."""
-        return iter(self.interceptors.collect())
+        """The families `grpc_server_*` and `zkside_stream*`."""
+        return chain(self.streams.collect(), self.interceptors.collect())
+
+    def refused(self) -> dict[str, int]:
+        """What was refused, counted by limit."""
+        return {**self.streams.refused, "max_calls": self.interceptors.refused}
 
     def statistics(self) -> StreamsStatistics:
         return self.streams.statistics()
