@@ -15,7 +15,7 @@ from enum import Enum
 
 from zkside.model import path as paths
 from zkside.model.event import EventType, KeeperState, WatchedEvent
-from zkside.model.watch import EventTarget, WatchKind
+from zkside.model.watch import EventTarget, Place, Scope, WatchKind
 
 REPORTS: dict[WatchKind, frozenset[EventType]] = {
     WatchKind.EXISTS: frozenset({EventType.NODE_CREATED, EventType.NODE_DELETED, EventType.NODE_DATA_CHANGED}),
@@ -89,6 +89,11 @@ class EventSubscription:
         """What was missed while disconnected follows, as far as comparing shows it."""
         self._put(Gap(GapReason.DISCONNECTED))
         self.gaps += 1
+
+    def places(self) -> list[Place]:
+        """What is watched, for people."""
+        recursive = WatchKind.PERSISTENT_RECURSIVE
+        return [Place(each.path, Scope.SUBTREE if each.kind is recursive else Scope.NODE) for each in self.targets]
 
     def pending(self) -> int:
         """How many events wait to be read by the subscriber."""

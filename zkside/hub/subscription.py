@@ -12,6 +12,7 @@ from enum import Enum
 from zkside.hub.feed import Cut, Feed, Image
 from zkside.hub.roots import Root
 from zkside.model.session import SessionStatus
+from zkside.model.watch import Place
 
 # Changes of the session that a subscriber may leave unread; only the newest are kept.
 STATUSES_KEPT = 64
@@ -120,6 +121,10 @@ class Subscription:
         """How long ago the stalest target was known to be current; 0 if all are."""
         since = [root.stale_since for root in self._roots if root.stale_since is not None]
         return time.monotonic() - min(since) if since else 0.0
+
+    def places(self) -> list[Place]:
+        """What is watched, for people."""
+        return [Place(root.path, root.scope) for root in self._roots]
 
     def pending(self) -> int:
         """How many paths wait to be read by the subscriber."""

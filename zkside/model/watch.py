@@ -48,6 +48,13 @@ class EventTarget:
     one_shot: bool = False
 
 
+class Place(NamedTuple):
+    """A part of the tree that somebody watches, for people."""
+
+    path: str
+    scope: Scope
+
+
 class ChangeType(Enum):
     """What happened to a path between two states."""
 
