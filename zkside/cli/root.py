@@ -37,11 +37,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "observe": ("observe", "Print who leads, as it changes."),
     "members": ("members", "Print the members of a group, as they change."),
     "admin": ("admin", "Look into the daemon: holds, watches, streams; drain it."),
+    "protos": ("protos", "Print where the protos are, for generating stubs."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
 
 ATTRIBUTES = {"set": "set_"}
-DAEMON_COMMANDS = ("serve", "completion")
+DAEMON_COMMANDS = ("serve", "protos", "completion")
 """Those that talk to no daemon: `-a` behind them would mean nothing."""
 
 
