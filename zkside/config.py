@@ -31,11 +31,13 @@ from zkside.config_kinds import (
     Size,
     Text,
 )
+from zkside.model.identity import Auth
 from zkside.model.operation import OPEN_ACL, Acl
 
 
-def _key(kind: Kind[Any], default: object, help_text: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "help": help_text})
+def _key(kind: Kind[Any], default: object, help_text: str, *, live: bool = False) -> Any:
+    """`live`: a new value has its effect when the configuration is read again, without a restart."""
+    return field(default=default, metadata={"kind": kind, "help": help_text, "live": live})
 
 
 class SaslMechanism(Enum):
@@ -170,25 +172,34 @@ class Hub:
         60.0,
         "How long a watch and its cache stay behind the last subscriber or cached read; also how long a "
         "stream can be resumed without a new Snapshot.",
+        live=True,
     )
     max_cached_nodes: int = _key(
-        Number(1000, 100_000_000), 1_000_000, "Nodes in all caches; a target beyond is refused with QUOTA."
+        Number(1000, 100_000_000),
+        1_000_000,
+        "Nodes in all caches; a target beyond is refused with QUOTA.",
+        live=True,
     )
     max_roots: int = _key(
         Number(1, 10_000_000),
         100_000,
         "Paths and subtrees kept in caches; cached reads of others are answered by ZooKeeper.",
+        live=True,
     )
     window_size: int = _key(
         Number(1, 10_000_000),
         10_000,
         "Paths in the log of changes of one target: how far a subscriber can fall behind before it gets a "
         "new Snapshot.",
+        live=True,
     )
     event_queue_size: int = _key(
-        Number(1, 10_000_000), 10_000, "Events that a subscriber in EVENTS mode may leave unread."
+        Number(1, 10_000_000),
+        10_000,
+        "Events that a subscriber in EVENTS mode may leave unread.",
+        live=True,
     )
-    snapshot_interval_s: float = _key(Duration(1, 86400), 30.0, "How often caches are written to state_dir.")
+    snapshot_interval_s: float = _key(Duration(1, 86400), 30.0, "How often caches are written to state_dir.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +217,49 @@ class Holds:
 class Quotas:
     """Limits; what is beyond is refused with QUOTA."""
 
-    max_streams: int = _key(Number(1, 1_000_000), 20_000, "Open streams, of all clients together.")
+    max_streams: int = _key(Number(1, 1_000_000), 20_000, "Open streams, of all clients together.", live=True)
     max_streams_per_client: int = _key(
         Number(1, 1_000_000),
         5_000,
         "Open streams of one TCP connection; those over a Unix socket cannot be told apart.",
+        live=True,
     )
-    max_calls: int = _key(Number(1, 1_000_000), 10_000, "Unary calls under way at the same time.")
-    max_holds: int = _key(Number(1, 1_000_000), 10_000, "Holds, of all clients together.")
+    max_calls: int = _key(Number(1, 1_000_000), 10_000, "Unary calls under way at the same time.", live=True)
+    max_holds: int = _key(Number(1, 1_000_000), 10_000, "Holds, of all clients together.", live=True)
     max_pipeline: int = _key(
-        Number(1, 100_000), 1_000, "Writes of one Pipeline stream under way; more wait in the client."
+        Number(1, 100_000),
+        1_000,
+        "Writes of one Pipeline stream under way; more wait in the client.",
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """TLS to clients. All files are read again when they change."""
+
+    cert: Path | None = _key(
+        File(),
+        None,
+        "The daemon's certificate and the chain behind it, as a PEM file. With it every TCP listener speaks TLS.",
+    )
+    key: Path | None = _key(File(), None, "Its private key, as a PEM file without a password.")
+    client_ca: Path | None = _key(
+        File(),
+        None,
+        "The authorities that sign client certificates, as a PEM file. With it TCP listeners demand one.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Bearer tokens of clients."""
+
+    files: tuple[Path, ...] = _key(
+        Several(File()),
+        (),
+        "Files with a name and a token a line, or directories with a file for each name. They are read again when "
+        "they change. With them TCP listeners that demand no certificate demand a token.",
     )
 
 
@@ -243,12 +287,13 @@ class Health:
 class Shutdown:
     """What SIGTERM does."""
 
-    grace_s: float = _key(Duration(0, 600), 10.0, "How long the orderly stop may take.")
+    grace_s: float = _key(Duration(0, 600), 10.0, "How long the orderly stop may take.", live=True)
     session: AtShutdown = _key(
         Choice(AtShutdown),
         AtShutdown.RELEASE,
         "Whether to end the ZooKeeper session, which releases every hold, or to leave it to be taken up by "
         "the next daemon with the same state_dir.",
+        live=True,
     )
 
 
@@ -256,8 +301,8 @@ class Shutdown:
 class Log:
     """Lines on standard error."""
 
-    level: LogLevel = _key(Choice(LogLevel), LogLevel.INFO, "The least that is written.")
-    format: LogFormat = _key(Choice(LogFormat), LogFormat.TEXT, "Lines for people, or JSON objects.")
+    level: LogLevel = _key(Choice(LogLevel), LogLevel.INFO, "The least that is written.", live=True)
+    format: LogFormat = _key(Choice(LogFormat), LogFormat.TEXT, "Lines for people, or JSON objects.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +313,12 @@ class Config:
         Several(Listen(unix=True)),
         (),
         "Where clients are served. Where none is given: $XDG_RUNTIME_DIR/zkside/zkside.sock, or "
-        "/run/zkside/zkside.sock.",
+        "/run/zkside/zkside.sock. The options are described under Listeners.",
     )
-    socket_mode: int = _key(Mode(), 0o660, "The permissions of the Unix socket: who can write to it can call.")
-    socket_group: str = _key(Text("group name or number"), "", "The group of the Unix socket.")
+    socket_mode: int = _key(
+        Mode(), 0o660, "The permissions of Unix sockets without a mode of their own: who can write to one can call."
+    )
+    socket_group: str = _key(Text("group name or number"), "", "The group of Unix sockets without one of their own.")
     state_dir: Path | None = _key(
         File(),
         None,
@@ -283,6 +330,8 @@ class Config:
     hub: Hub = field(default_factory=Hub)
     holds: Holds = field(default_factory=Holds)
     quotas: Quotas = field(default_factory=Quotas)
+    tls: ServerTls = field(default_factory=ServerTls)
+    tokens: Tokens = field(default_factory=Tokens)
     http: Http = field(default_factory=Http)
     health: Health = field(default_factory=Health)
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -293,6 +342,22 @@ class Config:
         """Where clients are served."""
         return self.listen or (default_address(),)
 
+    def speaks_tls(self, address: Address) -> bool:
+        """Whether TLS is spoken at this one of the addresses."""
+        if address.path:
+            return False
+        return self.tls.cert is not None if address.tls is None else address.tls
+
+    def demanded(self, address: Address) -> Auth:
+        """What callers at this one of the addresses have to show. A Unix socket's permissions are enough."""
+        if address.auth is not None:
+            return address.auth
+        if address.path:
+            return Auth.NONE
+        if self.tls.client_ca is not None and self.speaks_tls(address):
+            return Auth.CERTIFICATE
+        return Auth.TOKEN if self.tokens.files else Auth.NONE
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -302,6 +367,8 @@ class Key:
     kind: Kind[Any]
     default: Any
     help: str
+    live: bool
+    """Whether a new value has its effect while the daemon runs (daemon_reload.py)."""
 
     @property
     def variable(self) -> str:
@@ -323,7 +390,8 @@ def _keys_of(section: type[Any], prefix: str) -> dict[str, Key]:
         if "kind" in one.metadata:
             # A value's unit is in the field's name; in the file it is written with the value.
             name = prefix + one.name.removesuffix("_s").removesuffix("_bytes")
-            keys[name] = Key(name, one.metadata["kind"], one.default, one.metadata["help"])
+            meta = one.metadata
+            keys[name] = Key(name, meta["kind"], one.default, meta["help"], meta["live"])
         elif one.default_factory is not MISSING:
             keys |= _keys_of(type(one.default_factory()), f"{prefix}{one.name}.")
     return keys

@@ -17,10 +17,21 @@ from typing import Any, NamedTuple
 
 from zkside.config import KEYS, Config, Key, SaslMechanism, build, flatten
 from zkside.errors import StartError
+from zkside.model.identity import Auth
 from zkside.zk.hosts import Hosts
 
 DEFAULT_FILE = Path("/etc/zkside/zkside.toml")
-CLIENT_VARIABLES = frozenset({"ZKSIDE_ADDRESS", "ZKSIDE_CONFIG"})
+CLIENT_VARIABLES = frozenset(
+    {
+        "ZKSIDE_ADDRESS",
+        "ZKSIDE_CONFIG",
+        "ZKSIDE_CA",
+        "ZKSIDE_CERT",
+        "ZKSIDE_KEY",
+        "ZKSIDE_SERVER_NAME",
+        "ZKSIDE_TOKEN_FILE",
+    }
+)
 """Read by the command line and the SDK, not keys of the daemon."""
 
 # What Kubernetes sets in every container for a Service whose name begins with "zkside".
@@ -102,9 +113,10 @@ def documented() -> str:
         if section != table:
             table = section
             lines += ["", f"## `[{section}]`" if section else "## Top of the file", ""]
-            lines += ["| key | takes | default | meaning |", "|---|---|---|---|"]
+            lines += ["| key | takes | default | a new value | meaning |", "|---|---|---|---|---|"]
         name = f"`{last}`, `{last}_file`" if key.is_secret else f"`{last}`"
-        lines.append(f"| {name} | {key.kind.accepts} | `{key.kind.show(key.default)}` | {key.help} |")
+        when = "live" if key.live else "restart"
+        lines.append(f"| {name} | {key.kind.accepts} | `{key.kind.show(key.default)}` | {when} | {key.help} |")
     return "\n".join(lines)
 
 
@@ -233,11 +245,31 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"lease: a margin of {margin_s:g} s and a proof every {lease.proof_interval_s:g} s leave nothing "
             f"of zookeeper.session_timeout ({config.zookeeper.session_timeout_s:g} s)"
         )
-    for address in config.listen:
-        if not address.is_local:
-            yield (
-                f"listen: {address} can be reached from other machines, and callers are not authenticated: "
-                "listen on a Unix socket or on loopback"
-            )
-    if len(set(config.listen)) != len(config.listen):
+    yield from _unsafe(config)
+    if len(set(map(str, config.listen))) != len(config.listen):
         yield "listen: an address stands there twice"
+
+
+def _unsafe(config: Config) -> Iterator[str]:
+    """What is wrong with the listeners, and with what they rely on."""
+    if bool(config.tls.cert) != bool(config.tls.key):
+        yield "tls.cert and tls.key: give both or neither"
+    elif config.tls.client_ca and not config.tls.cert:
+        yield "tls.client_ca: means nothing without tls.cert and tls.key"
+    for address in config.addresses:
+        tls, demanded = config.speaks_tls(address), config.demanded(address)
+        if tls and not config.tls.cert:
+            yield f"listen: {address} is to speak TLS: give tls.cert and tls.key"
+        if demanded is Auth.CERTIFICATE and not (tls and config.tls.client_ca):
+            yield f"listen: {address} is to demand a certificate: that takes TLS, and tls.client_ca"
+        if demanded is Auth.TOKEN and not config.tokens.files:
+            yield f"listen: {address} is to demand a token: give tokens.files"
+        if not address.is_local:
+            lacking = [] if tls else ["TLS (tls.cert and tls.key)"]
+            if demanded is Auth.NONE:
+                lacking.append("a way to tell who calls (tls.client_ca or tokens.files)")
+            if lacking:
+                yield (
+                    f"listen: {address} can be reached from other machines, and lacks {' and '.join(lacking)}: "
+                    "give that, or listen on a Unix socket or on loopback"
+                )

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from zkside.core.diff import change_type, missed_events
 from zkside.errors import NoNode
-from zkside.hub.events import EventIndex, EventSubscription
+from zkside.hub.events import EventIndex, EventSubscription, GapReason
 from zkside.hub.feed import Feed
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Announced, Reader, Settled
 from zkside.hub.reads import Reads
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
-from zkside.hub.subscription import Subscription
+from zkside.hub.subscription import SnapshotReason, Subscription
 from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
@@ -43,8 +43,9 @@ class HubStatistics:
     events_in: int
     changes_out: int
     conflated: int
-    gaps: int
-    snapshots_out: int
+    gaps: dict[str, int]
+    """By reason, as the snapshots."""
+    snapshots_out: dict[str, int]
     subscribers: int
     cached_nodes: int
     cached_bytes: int
@@ -54,6 +55,10 @@ class HubStatistics:
     forced_cuts: int
     reads_cached: int
     reads_server: int
+    refused: int
+    """Targets that would have been more nodes than the caches may have."""
+    save_errors: int
+    """Caches that could not be written to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,17 @@ class Hub:
         """By path; True for those who mean whatever is there."""
         self._unchecked: dict[Callable[[bytes | None], None], str] = {}
         self._unlisten: Callable[[], None] = lambda: None
-        self._events_in = self._gaps = self._conflated = 0
+        self._events_in = self._conflated = 0
+        self._gaps = dict.fromkeys(GapReason, 0)
         self.changes_out = 0
         """Changes sent to subscribers, counted by the streams."""
-        self.snapshots_out = 0
+        self.snapshots_out = dict.fromkeys(SnapshotReason, 0)
+
+    def configure(self, settings: HubSettings) -> None:
+        """These hold from now on, but for `state_dir`; the log of a target that is watched keeps its size."""
+        self.settings = settings
+        self.keeper.configure(settings)
+        self.reads.max_roots = settings.max_roots
 
     def start(self) -> None:
         """Restore what was kept on disk, and follow the session."""
@@ -160,7 +172,8 @@ class Hub:
 
         def closed(subscription: EventSubscription) -> None:
             self._events.remove(subscription)
-            self._gaps += subscription.gaps
+            for reason, count in subscription.gaps.items():
+                self._gaps[reason] += count
             self._release_all(held, linger=False)
 
         subscription = EventSubscription(
@@ -234,8 +247,12 @@ class Hub:
             events_in=self._events_in,
             changes_out=self.changes_out,
             conflated=self._conflated + sum(feed.conflated for feed in self._all_feeds()),
-            gaps=self._gaps + sum(subscription.gaps for subscription in self._events.subscriptions),
-            snapshots_out=self.snapshots_out,
+            gaps={
+                reason.name.lower(): count
+                + sum(subscription.gaps[reason] for subscription in self._events.subscriptions)
+                for reason, count in self._gaps.items()
+            },
+            snapshots_out={reason.name.lower(): count for reason, count in self.snapshots_out.items()},
             subscribers=len(self._subscriptions) + len(self._events.subscriptions),
             cached_nodes=len(self.table.records),
             cached_bytes=self.table.bytes,
@@ -246,6 +263,8 @@ class Hub:
             forced_cuts=self.reader.forced,
             reads_cached=self.reads.cached,
             reads_server=self.reads.server,
+            refused=self.keeper.refused,
+            save_errors=self.keeper.save_errors,
         )
 
     def list_watches(self) -> list[WatchStatus]:

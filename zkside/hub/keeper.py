@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from zkside import log
@@ -42,6 +43,7 @@ class Keeper:
         self.watches = Watches(session)
         self._session = session
         self._settings = settings
+        self._configured = asyncio.Event()
         self._table = table
         self._roots = roots
         self._reader = reader
@@ -204,12 +206,21 @@ class Keeper:
         self._on_drop(root)
         self._own(self._loader.purge(root.path, root.scope), "zkside-purge")
 
+    def configure(self, settings: HubSettings) -> None:
+        """These hold from now on, but for state_dir."""
+        self._settings = settings
+        self._loader.max_nodes = settings.max_cached_nodes
+        self._configured.set()
+
     async def _sweep(self) -> None:
         """Drop idle roots, and write caches to disk, from time to time."""
-        interval_s = max(0.05, min(self._settings.idle_eviction_s / 4, self._settings.snapshot_interval_s))
         saved = time.monotonic()
         while True:
-            await asyncio.sleep(interval_s)
+            interval_s = max(0.05, min(self._settings.idle_eviction_s / 4, self._settings.snapshot_interval_s))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._configured.wait()
+            self._configured.clear()
             now = time.monotonic()
             for root in self._roots:
                 idle = root.users == 0 and now - root.last_used > self._settings.idle_eviction_s

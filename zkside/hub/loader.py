@@ -26,7 +26,7 @@ class Loader:
         self._table = table
         self._roots = roots
         self._reader = reader
-        self._max_nodes = max_nodes
+        self.max_nodes = max_nodes
 
     async def load(self, root: Root) -> int:
         """Read a root whose watch is set; returns the zxid that has been reached.
@@ -48,8 +48,8 @@ class Loader:
                 return
             if isinstance(result, bytes):
                 self._table.put(path, result)
-                if len(self._table.records) > self._max_nodes:
-                    raise Quota(f"the cache holds at most {self._max_nodes} nodes; {root.path} does not fit")
+                if len(self._table.records) > self.max_nodes:
+                    raise Quota(f"the cache holds at most {self.max_nodes} nodes; {root.path} does not fit")
             elif path == root.path:
                 self._table.put(path, None)
                 if isinstance(result, NoAuth):

@@ -79,7 +79,7 @@ class Reads:
         self._roots = roots
         self._reader = reader
         self._keeper = keeper
-        self._max_roots = max_roots
+        self.max_roots = max_roots
         self.cached = 0
         self.server = 0
 
@@ -201,7 +201,7 @@ class Reads:
     async def _keep(self, path: str, scope: Scope) -> bool:
         """Have a path cached from now on, until it is idle; False if it cannot be."""
         kept = self._roots.live_at(path) if scope is Scope.NODE else self._roots.live_below(path)
-        if kept is not None or (self._roots.get(path, scope) is None and len(self._roots) >= self._max_roots):
+        if kept is not None or (self._roots.get(path, scope) is None and len(self._roots) >= self.max_roots):
             return kept is not None
         root = self._keeper.acquire(path, scope)
         try:

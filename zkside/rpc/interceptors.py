@@ -105,7 +105,8 @@ class Interceptors(Collector):
     def __init__(self, session: Session, streams: Streams, quotas: QuotaSettings) -> None:
         self._session = session
         self._streams = streams
-        self._quotas = quotas
+        self.quotas = quotas
+        """May be replaced while calls are under way."""
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
@@ -161,7 +162,6 @@ class Interceptors(Collector):
         door: Door | None,
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
-        limit = self._quotas.max_calls
         clock = time.perf_counter
 
         async def call(raw: bytes, context: Context) -> bytes:
@@ -172,7 +172,7 @@ class Interceptors(Collector):
             code = "OK"
             try:
                 peer = None if door is None else door.peer(context)
-                if self.calls > limit:
+                if self.calls > (limit := self.quotas.max_calls):
                     self.refused += 1
                     raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
                 if recall is not None and (recalled := recall(raw)) is not None:

@@ -57,7 +57,7 @@ class NodeServicer:
         self._writes = writes
         self._holds = holds
         self._default_acl = default_acl
-        self._max_pipeline = max_pipeline
+        self.max_pipeline = max_pipeline
 
     # Reads
 
@@ -211,7 +211,7 @@ class NodeServicer:
     ) -> AsyncGenerator[node_pb2.PipelineResponse, None]:
         if call.waits_for_ready():
             await self._session.wait_connected()
-        pipeline = Pipeline(self._session, self._default_acl, width=self._max_pipeline)
+        pipeline = Pipeline(self._session, self._default_acl, width=self.max_pipeline)
         call.stream.pending = pipeline.pending
         async with aclosing(pipeline.run(requests)) as answers:
             async for answer in answers:

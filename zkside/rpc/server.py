@@ -45,7 +45,7 @@ from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
 from zkside.rpc.identity import Door
 from zkside.rpc.interceptors import Call, Interceptors, Recall
-from zkside.rpc.listeners import Listener, Listening, TcpListener
+from zkside.rpc.listeners import Listener, Listening, TcpListener, TlsFiles
 from zkside.rpc.lock import LockServicer
 from zkside.rpc.node import NodeServicer
 from zkside.rpc.session import SessionServicer
@@ -55,7 +55,7 @@ from zkside.rpc.watch import WatchServicer
 from zkside.zk.session import Session
 
 if TYPE_CHECKING:
-    from zkside.rpc.tls import Certificates, TlsFiles
+    from zkside.rpc.tls import Certificates
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -191,7 +191,7 @@ class RpcServer:
             )
         )
         self.health = HealthServicer(service.full_name for service in self._services)
-        nodes = NodeServicer(
+        nodes = self._nodes = NodeServicer(
             session, hub, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
         )
         locks = LockServicer(hub, holds, queueing, settings.default_acl)
@@ -345,6 +345,11 @@ class RpcServer:
             if kept is not None:
                 self.files.forget(kept)
         self._tokens = self._certificates = None
+
+    def configure(self, quotas: QuotaSettings) -> None:
+        """These limits hold from now on; what is open beyond them stays so."""
+        self.streams.quotas = self.interceptors.quotas = quotas
+        self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
         """The families `grpc_server_*` and `zkside_stream*`."""

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from zkside.errors import Draining, Quota, ZksideError
+from zkside.model.watch import Place
 
+STALLED_S = 5.0
+"""A client that lets a message wait for so long does not read. One that was stopped or is cut off is found out
+sooner, by gRPC's pings, and its streams end."""
 LAST_MESSAGE_S = 1.0
 """How long the stream of a released hold may take to say so to a client that does not read."""
 
@@ -46,7 +53,8 @@ class StreamsStatistics:
     open: dict[str, int]
     """By method."""
     opened: int
-    refused: int
+    refused: dict[str, int]
+    """By limit."""
 
 
 def _nothing() -> int:
@@ -56,19 +64,44 @@ def _nothing() -> int:
 class Stream:
     """One open stream; belongs to the task that serves it."""
 
-    __slots__ = ("_task", "ending", "ends_by_itself", "method", "peer", "pending", "sent", "started_s")
+    __slots__ = (
+        "_task",
+        "_writing",
+        "ending",
+        "ends_by_itself",
+        "method",
+        "peer",
+        "pending",
+        "sent",
+        "started_s",
+        "watches",
+    )
 
-    def __init__(self, method: str, peer: str, task: asyncio.Task[object]) -> None:
+    def __init__(self, method: str, peer: str, task: asyncio.Task[object], writing: dict[Stream, float]) -> None:
         self.method = method
         self.peer = peer
         self.started_s = time.monotonic()
         self.sent = 0
         self.pending: Callable[[], int] = _nothing
         """Set by the handler: how many paths or events wait to be read by the client."""
+        self.watches: Callable[[], Sequence[Place]] = tuple
+        """Set by the handler: what the client watches."""
         self.ends_by_itself = False
         """Set by a handler that has a last message to send before a stop: a hold's, once that is released."""
         self.ending: ZksideError | None = None
         self._task = task
+        self._writing = writing
+
+    def age_s(self) -> float:
+        return time.monotonic() - self.started_s
+
+    def unread_s(self) -> float:
+        """For how long the client has not been reading; 0 while it takes what is sent.
+
+        gRPC takes some megabytes for a client that does not read, so this begins when those are full.
+        """
+        since_s = self._writing.get(self)
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def end(self, error: ZksideError) -> None:
         """End the stream from outside, with this error as its status. The first call decides.
@@ -96,12 +129,16 @@ class Streams:
     """
 
     def __init__(self, quotas: QuotaSettings) -> None:
-        self._quotas = quotas
+        self.quotas = quotas
+        """May be replaced while streams are open."""
         self._open: set[Stream] = set()
+        self.writing: dict[Stream, float] = {}
+        """Those whose message waits to be taken by gRPC, with since when: the oldest comes first."""
         self._by_client: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._opened = 0
-        self._refused = 0
+        self.refused = {"max_streams": 0, "max_streams_per_client": 0}
+        """Counted by limit."""
         self.draining = False
         """True: new streams are refused (but for health and the like, until `stopping`)."""
         self.stopping = False
@@ -110,15 +147,15 @@ class Streams:
         """Enter a stream, served by the present task. Raises: Draining, Quota."""
         task = asyncio.current_task()
         assert task is not None
-        stream = Stream(method, peer, task)
+        stream = Stream(method, peer, task, self.writing)
         if self.stopping or (self.draining and not stream.is_infrastructure):
             raise Draining()
-        if len(self._open) >= self._quotas.max_streams:
-            self._refused += 1
+        if len(self._open) >= self.quotas.max_streams:
+            self.refused["max_streams"] += 1
             raise Quota(f"the daemon has {len(self._open)} open streams, its limit", limit="max_streams")
         is_told_apart = not peer.startswith("unix:")
-        if is_told_apart and self._by_client[peer] >= self._quotas.max_streams_per_client:
-            self._refused += 1
+        if is_told_apart and self._by_client[peer] >= self.quotas.max_streams_per_client:
+            self.refused["max_streams_per_client"] += 1
             raise Quota(
                 f"this client has {self._by_client[peer]} open streams, its limit", limit="max_streams_per_client"
             )
@@ -163,6 +200,10 @@ class Streams:
             self._changed.clear()
             await self._changed.wait()
 
+    def each(self) -> Iterator[Stream]:
+        """The streams that are open now, in no order, also if some end meanwhile."""
+        return iter([*self._open])
+
     def list(self) -> list[StreamInfo]:
         """All open streams, oldest first."""
         now_s = time.monotonic()
@@ -176,5 +217,24 @@ class Streams:
 
     def statistics(self) -> StreamsStatistics:
         return StreamsStatistics(
-            open=dict(Counter(stream.method for stream in self._open)), opened=self._opened, refused=self._refused
+            open=dict(Counter(stream.method for stream in self._open)),
+            opened=self._opened,
+            refused=dict(self.refused),
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """The families `zkside_stream…`. Costs no more than there are clients that do not read."""
+        now_s = time.monotonic()
+        stalled = takewhile(lambda since_s: now_s - since_s > STALLED_S, self.writing.values())
+        since_s = next(iter(self.writing.values()), now_s)
+        yield GaugeMetricFamily("zkside_streams", "Open streams of clients.", value=len(self._open))
+        yield GaugeMetricFamily(
+            "zkside_streams_stalled",
+            f"Streams whose client has not read for more than {STALLED_S:g} s, though something waits for it.",
+            value=sum(1 for _ in stalled),
+        )
+        yield GaugeMetricFamily(
+            "zkside_stream_unread_max_seconds",
+            "For how long the slowest client has let a message wait; 0 when none waits.",
+            value=now_s - since_s,
         )
