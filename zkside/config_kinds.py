@@ -11,12 +11,13 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from zkside.model.identity import Auth, is_name
 from zkside.model.operation import Acl
 
 T_co = TypeVar("T_co", covariant=True)
@@ -55,11 +56,19 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: a Unix socket (`path`) or TCP (`host` and `port`)."""
+    """Where to listen: a Unix socket (`path`) or TCP (`host` and `port`), and what is written behind it."""
 
     path: str = ""
     host: str = ""
     port: int = 0
+    identity: str = ""
+    """Of everybody who calls there; '' if the listener gives none."""
+    mode: int | None = None
+    """Of the socket's file; None: as for all of them."""
+    group: str = ""
+    tls: bool | None = None
+    """None: as the rest of the configuration suggests."""
+    auth: Auth | None = None
 
     @property
     def is_local(self) -> bool:
@@ -75,6 +84,19 @@ class Address:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def written(self) -> str:
+        """As the configuration has it."""
+        options = {
+            "identity": self.identity,
+            "mode": "" if self.mode is None else f"{self.mode:04o}",
+            "group": self.group,
+            "tls": "" if self.tls is None else "yes" if self.tls else "no",
+            "auth": "" if self.auth is None else self.auth.value,
+        }
+        behind = "&".join(f"{name}={value}" for name, value in options.items() if value)
+        return f"{self}?{behind}" if behind else str(self)
 
 
 def _text(raw: object) -> str:
@@ -290,23 +312,31 @@ class File:
         return _quoted(str(value) if value else "")
 
 
+_UNIX_OPTIONS = ("identity", "mode", "group", "auth")
+_TCP_OPTIONS = ("identity", "tls", "auth")
+
+
 @dataclass(frozen=True, slots=True)
 class Listen:
     """An address to listen on, or none."""
 
     unix: bool
+    """Whether clients are served there: then a Unix socket will do too, and options may stand behind a "?"."""
 
     @property
     def accepts(self) -> str:
         tcp = '"host:port" (an IP address or localhost; port 0: any free one)'
-        return f'"unix:/path" or {tcp}' if self.unix else f'{tcp}, or "" for none'
+        return f'"unix:/path" or {tcp}, and options behind a "?"' if self.unix else f'{tcp}, or "" for none'
 
     def parse(self, raw: object) -> Address | None:
         text = _text(raw)
         if not text:
             return None
-        if text.startswith("unix:"):
-            return self._unix(text.removeprefix("unix:").replace("///", "/", 1))
+        where, mark, behind = text.partition("?")
+        address = self._unix(where) if where.startswith("unix:") else self._tcp(where)
+        return self._with_options(address, behind) if mark else address
+
+    def _tcp(self, text: str) -> Address:
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host or not port.isdecimal() or int(port) > 65535:
@@ -318,7 +348,8 @@ class Listen:
                 raise ValueError(f"{host!r} is no IP address: listen on an address, not on a name") from None
         return Address(host=host, port=int(port))
 
-    def _unix(self, path: str) -> Address:
+    def _unix(self, text: str) -> Address:
+        path = text.removeprefix("unix:").replace("///", "/", 1)
         if not self.unix:
             raise ValueError("must be host:port: a Unix socket makes no sense here")
         if not path.startswith("/"):
@@ -330,8 +361,41 @@ class Listen:
             )
         return Address(path=path)
 
+    def _with_options(self, address: Address, behind: str) -> Address:
+        if not self.unix:
+            raise ValueError("options behind a ? make sense where clients are served alone")
+        known = _UNIX_OPTIONS if address.path else _TCP_OPTIONS
+        found: dict[str, Any] = {}
+        for option in behind.split("&"):
+            name, _, value = option.partition("=")
+            if name not in known:
+                raise ValueError(f"{name!r} is no option of {address}: it takes {', '.join(known)}")
+            if name in found:
+                raise ValueError(f"{name} stands there twice")
+            found[name] = _option(name, value)
+        return replace(address, **found)
+
     def show(self, value: Address | None) -> str:
-        return _quoted(str(value) if value else "")
+        return _quoted(value.written if value else "")
+
+
+def _option(name: str, value: str) -> object:
+    """Raises: ValueError."""
+    if not value:
+        raise ValueError(f"{name} has no value")
+    try:
+        match name:
+            case "mode":
+                return Mode().parse(value)
+            case "tls":
+                return Flag().parse(value)
+            case "auth":
+                return Choice(Auth).parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    if name == "identity" and not is_name(value):
+        raise ValueError(f"identity has letters, digits, and . _ @ - but not in front, not {value!r}")
+    return value
 
 
 _PERMISSIONS = {"r": 1, "w": 2, "c": 4, "d": 8, "a": 16}

@@ -41,6 +41,7 @@ from zkside.ops.log_lines import Log
 from zkside.ops.pages import asker, pages
 from zkside.ops.view import View
 from zkside.recipes.holds import Holds
+from zkside.rpc.files import FileWatch
 from zkside.rpc.server import RpcServer
 from zkside.zk.journal import Journal
 from zkside.zk.session import Session
@@ -65,7 +66,8 @@ class Daemon:
         self.session = Session(connect, session_settings(config), journal)
         self.hub = Hub(self.session, _with_directory(hub_settings(config)))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
-        self.rpc = RpcServer(self.session, self.hub, self.holds, rpc_settings(config, backend))
+        self.files = FileWatch()
+        self.rpc = RpcServer(self.session, self.hub, self.holds, rpc_settings(config, backend), self.files)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -83,6 +85,8 @@ class Daemon:
             undo.push_async_callback(self.hub.close)
             self.holds.start()
             await self.rpc.start()
+            self.files.start()
+            undo.callback(self.files.stop)
             undo.push_async_callback(self.rpc.stop, 0.0, keep_holds=True)
             if self.config.http.listen is not None:
                 self.http = self._http(self.config.http.listen)
@@ -99,6 +103,7 @@ class Daemon:
         grace_s = self.config.shutdown.grace_s
         until_s = time.monotonic() + grace_s
         keep = self.config.shutdown.session is AtShutdown.KEEP_SESSION
+        self.files.stop()
         try:
             async with asyncio.timeout(grace_s):
                 await self.rpc.stop(grace_s * RELEASE_SHARE, keep_holds=keep)
@@ -115,15 +120,22 @@ class Daemon:
 
     def view(self) -> View:
         """The whole daemon at this moment. Only on the event loop."""
+        session, hub, holds = self.session.statistics(), self.hub.statistics(), self.holds.statistics()
         return View(
             versions=versions(),
             backend=self.backend.value,
             uptime_s=time.monotonic() - self._started_s,
             draining=self.rpc.is_draining,
-            session=self.session.statistics(),
-            hub=self.hub.statistics(),
-            holds=self.holds.statistics(),
+            session=session,
+            hub=hub,
+            holds=holds,
             lag=self.lag.statistics(),
+            refused={
+                **self.rpc.refused(),
+                "max_holds": holds.refused,
+                "max_cached_nodes": hub.refused,
+                "max_queued": session.connection.refused if session.connection is not None else 0,
+            },
             rpc=tuple(self.rpc.collect()),
         )
 

@@ -18,7 +18,7 @@ from zkside.core.lease import Proof
 from zkside.errors import StartError
 from zkside.hub.hub import HubSettings
 from zkside.recipes.holds import HoldSettings
-from zkside.rpc.listeners import Listener, TcpListener, UnixListener
+from zkside.rpc.listeners import Listener, TcpListener, TlsFiles, UnixListener
 from zkside.rpc.server import RpcSettings
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.hosts import Hosts
@@ -121,13 +121,24 @@ def rpc_settings(config: Config, backend: Backend) -> RpcSettings:
         quotas=quota_settings(config),
         default_acl=config.zookeeper.default_acl,
         backend=backend.value,
+        tls=_tls_files(config),
+        token_files=config.tokens.files,
     )
 
 
 def _listener(config: Config, address: Address) -> Listener:
+    auth = config.demanded(address)
     if not address.path:
-        return TcpListener(address.host, address.port)
-    return UnixListener(Path(address.path), config.socket_mode, config.socket_group or None)
+        return TcpListener(address.host, address.port, address.identity, auth, config.speaks_tls(address))
+    mode = config.socket_mode if address.mode is None else address.mode
+    group = address.group or config.socket_group or None
+    return UnixListener(Path(address.path), mode, group, address.identity, auth)
+
+
+def _tls_files(config: Config) -> TlsFiles | None:
+    if config.tls.cert is None or config.tls.key is None:
+        return None
+    return TlsFiles(config.tls.cert, config.tls.key, config.tls.client_ca)
 
 
 @cache

@@ -56,6 +56,20 @@ class TcpListener:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. A chain stands in `cert` behind the daemon's own certificate."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+    """Who signs client certificates; None: clients are not asked for one."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.cert, self.key, *([self.client_ca] if self.client_ca is not None else []))
+
+
 Listener = UnixListener | TcpListener
 Credentials = Callable[[TcpListener], grpc.ServerCredentials]
 """Those with which a listener that has `tls` is opened."""

@@ -20,24 +20,11 @@ import grpc
 
 from zkside.errors import StartError
 from zkside.rpc.der import validity
+from zkside.rpc.listeners import TlsFiles
 
 _ENCRYPTED = (b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _END = b"-----END CERTIFICATE-----"
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files. A chain stands in `cert` behind the daemon's own certificate."""
-
-    cert: Path
-    key: Path
-    client_ca: Path | None = None
-    """Who signs client certificates; None: clients are not asked for one."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.cert, self.key, *([self.client_ca] if self.client_ca is not None else []))
 
 
 @dataclass(frozen=True, slots=True)
