@@ -26,6 +26,10 @@ class HoldState(Enum):
         return self in (HoldState.RELEASED, HoldState.LOST)
 
 
+OWNER = "owner"
+"""In the data of Terms: what the owner calls itself."""
+
+
 class Reason(Enum):
     """Why a hold entered its state; these names travel."""
 
@@ -88,9 +92,15 @@ class HoldStatus:
     """A hold in a list."""
 
     update: HoldUpdate
+    """Without its resume token, which is for its owner alone."""
     recipe: str
+    requested_path: str
+    owner: str
+    """As its process calls itself; '' if it does not say."""
     age_s: float
     attached: bool
+    ends_in_s: float | None
+    """When it is let go unless its process comes back for it; None while nothing ends it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,15 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from zkside import log
 from zkside.core.hold import Input, advance
+from zkside.core.recent import Recent
 from zkside.errors import SessionLost, ZksideError
 from zkside.hub.hub import Hub
-from zkside.model.hold import HoldRow, HoldState, HoldUpdate, Reason, Terms
+from zkside.model.hold import OWNER, HoldRow, HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionState, SessionStatus
 from zkside.recipes.audience import Audience
 from zkside.recipes.heartbeat import Heartbeat
@@ -53,6 +55,7 @@ class Registry(Protocol):
     keeping: bool
     """The daemon is about to stop and leaves its holds to the next one."""
     granted: Counter[str]
+    recent: Recent
 
     def forget(self, hold: Hold) -> None:
         """The hold is over."""
@@ -89,6 +92,7 @@ class Hold:
         """Once it was asked back: until when its owner may go on all the same."""
         self._watching: Timer | None = None
         self._expiry: Timer | None = None
+        self._expires_ns = 0
         self._heartbeat = Heartbeat(holds.session.clock, terms.heartbeat_timeout_s, self._on_heartbeat_missed)
         self._lease_told_ns = 0
 
@@ -128,6 +132,18 @@ class Hold:
             self.state,
             self.reason,
             self.position,
+        )
+
+    def status(self) -> HoldStatus:
+        """For lists."""
+        return HoldStatus(
+            replace(self.present(), resume_token=""),
+            self.terms.recipe,
+            self.terms.requested_path,
+            self.terms.data.get(OWNER, ""),
+            time.monotonic() - self.started_s,
+            self.attached,
+            None if self._expiry is None else max(0.0, self._expires_ns - self._holds.session.clock.boottime_ns()) / 1e9,
         )
 
     def _lease_ns(self) -> int:
@@ -179,6 +195,7 @@ class Hold:
             self.path, self.czxid, self.epoch = "", 0, 0
             raise
         holds.granted[self.terms.recipe] += 1
+        holds.recent.note("hold.granted", "", path)
         log.hold_granted(kind=self.terms.recipe, path=path, hold_id=self.hold_id, token=czxid, epoch=epoch)
         if self.attached:
             self._heartbeat.feed()
@@ -271,7 +288,8 @@ class Hold:
         clock = self._holds.session.clock
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = clock.call_at(clock.boottime_ns() + round(grace_s * 1e9), lambda: self.release(reason))
+        self._expires_ns = clock.boottime_ns() + round(grace_s * 1e9)
+        self._expiry = clock.call_at(self._expires_ns, lambda: self.release(reason))
 
     def heartbeat(self) -> float:
         """The application lives; returns the seconds until the next heartbeat is due."""

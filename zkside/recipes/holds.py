@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from zkside import log
+from zkside.core.recent import Recent
 from zkside.errors import Draining, HoldLost, NoAuth, Quota, SessionSuspended, Unavailable
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
@@ -58,6 +59,7 @@ class Holds:
         self.granted: Counter[str] = Counter()
         """By recipe, since the start."""
         self._refused = 0
+        self.recent = Recent(time.time)
         self._ended: Counter[tuple[str, str]] = Counter()
         self._need_no_more: Callable[[], None] | None = None
         self._unlisten: Callable[[], None] = lambda: None
@@ -82,7 +84,7 @@ class Holds:
         Returns how many were released in time. New ones are refused from now on. Those whose owners may still
         believe in them when the time is over are left: see `are_believed`.
         """
-        self.draining = True
+        self._begin_draining()
         self.keeping = keep
         released = 0
         if keep:
@@ -103,7 +105,7 @@ class Holds:
         Without `within_s` it waits for all; with it those that are left are released when it is over, but for
         those whose owners may still believe in them.
         """
-        self.draining = True
+        self._begin_draining()
         holds = list(self._holds.values())
         for hold in holds:
             hold.recall(Reason.DRAINED)
@@ -113,6 +115,11 @@ class Holds:
             if not hold.is_believed:
                 hold.release(Reason.DRAINED)
         return sum(hold.ended.done() for hold in holds)
+
+    def _begin_draining(self) -> None:
+        if not self.draining:
+            self.draining = True
+            self.recent.note("daemon.draining", "", f"{len(self)} holds")
 
     def are_believed(self) -> bool:
         """Whether there is a hold that was asked back, and its owner may go on all the same. The session must not
@@ -209,11 +216,11 @@ class Holds:
 
     def list(self) -> list[HoldStatus]:
         """All holds, oldest first."""
-        now_s = time.monotonic()
-        return [
-            HoldStatus(hold.present(), hold.terms.recipe, now_s - hold.started_s, hold.attached)
-            for hold in self._holds.values()
-        ]
+        return list(self.each())
+
+    def each(self) -> Iterator[HoldStatus]:
+        """As `list`, one at a time, also if some end meanwhile."""
+        return (hold.status() for hold in [*self._holds.values()] if not hold.state.is_over)
 
     def __len__(self) -> int:
         return len(self._holds)
@@ -232,6 +239,7 @@ class Holds:
         self._holds.pop(hold.hold_id, None)
         self._by_token.pop(hold.resume_token, None)
         self._ended[hold.terms.recipe, hold.reason.value] += 1
+        self.recent.note("hold.ended", hold.reason.value, hold.path or hold.terms.requested_path)
         log.hold_ended(
             kind=hold.terms.recipe,
             path=hold.path or hold.terms.requested_path,

@@ -62,7 +62,7 @@ class ElectionServicer:
             convert.acl(request.acl, self._default_acl),
             wait_timeout_s(request),
         )
-        terms = hold.terms(request, RECIPE, bid.path, is_exclusive=True)
+        terms = hold.terms(request, RECIPE, bid.path, owner=request.candidate_id, is_exclusive=True)
         return self._holds.wait_for(terms, request.resume_token, lambda it: self._queueing.first(it, bid))
 
     async def observe(

@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any
 
 from zkside.errors import InvalidArgument
-from zkside.model.hold import HoldUpdate, Terms
+from zkside.model.hold import OWNER, HoldUpdate, Terms
 from zkside.pb import hold_pb2
 from zkside.recipes.hold import MAX_GRACE_S
 from zkside.recipes.holds import Holds
 from zkside.rpc import convert
 from zkside.rpc.interceptors import Call, StreamCall
 from zkside.zk.session import Session
+
+MOST_OF_OWNER = 256
+"""Characters of it that the daemon remembers; in ZooKeeper it is whole."""
 
 
 class HoldServicer:
@@ -53,8 +56,10 @@ def _hold_id(hold_id: str) -> str:
     return hold_id
 
 
-def terms(request: Any, recipe: str, path: str, *, is_exclusive: bool = False, is_revocable: bool = False) -> Terms:
-    """What a request for a hold says of its life. Raises: InvalidArgument."""
+def terms(
+    request: Any, recipe: str, path: str, *, owner: str = "", is_exclusive: bool = False, is_revocable: bool = False
+) -> Terms:
+    """What a request for a hold says of its life, and of its owner. Raises: InvalidArgument."""
     heartbeat_s = convert.seconds(request, "heartbeat_timeout", most_s=MAX_GRACE_S)
     if heartbeat_s == 0.0:
         raise InvalidArgument("leave it unset for none", field="heartbeat_timeout")
@@ -65,6 +70,7 @@ def terms(request: Any, recipe: str, path: str, *, is_exclusive: bool = False, i
         heartbeat_timeout_s=heartbeat_s or 0.0,
         is_exclusive=is_exclusive,
         is_revocable=is_revocable,
+        data={OWNER: owner[:MOST_OF_OWNER]} if owner else {},
     )
 
 

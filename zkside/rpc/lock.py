@@ -64,7 +64,9 @@ class LockServicer:
             convert.acl(request.acl, self._default_acl),
             wait_timeout_s(request),
         )
-        terms = hold.terms(request, RECIPE, bid.path, is_exclusive=True, is_revocable=request.revocable)
+        terms = hold.terms(
+            request, RECIPE, bid.path, owner=request.owner, is_exclusive=True, is_revocable=request.revocable
+        )
         if kind is Kind.LEASE:
             return self._holds.wait_for(
                 terms, request.resume_token, lambda it: acquire_permit(self._queueing, it, bid, request.permits)
