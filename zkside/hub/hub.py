@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from zkside.core.diff import change_type, missed_events
@@ -30,7 +30,7 @@ from zkside.model.session import SessionStatus
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.session import Session
 
-__all__ = ["Hub", "HubSettings", "HubStatistics", "WatchStatus"]
+__all__ = ["Hub", "HubSettings", "HubStatistics", "RootStatus", "WatchStatus"]
 
 SCOPES = tuple(Scope)
 
@@ -70,6 +70,26 @@ class WatchStatus:
     subscribers: int
     cached_nodes: int
     stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RootStatus:
+    """One part of the tree that is kept cached."""
+
+    path: str
+    scope: Scope
+    users: int
+    """Subscribers, holds and waiters that need it; 0: kept for those who may come back."""
+    holds: int
+    """Of them, holds and waiters."""
+    live: bool
+    """False: it is being loaded, and in no answer yet."""
+    stale_s: float
+    """For how long it has not been known to be current; 0 while it is."""
+    watch: str
+    """The path of the watch that keeps it current; '' if it has none."""
+    recursive: bool
+    """Whether that watch is."""
 
 
 class Hub:
@@ -279,6 +299,22 @@ class Hub:
             )
             for watch in self.keeper.watches.all()
         ]
+
+    def each_root(self) -> Iterator[RootStatus]:
+        """All that is cached, one at a time, also if some go meanwhile; nodes that are read once are not."""
+        now_s = time.monotonic()
+        for root in self.roots:
+            watch = self.keeper.watches.of(root)
+            yield RootStatus(
+                root.path,
+                root.scope,
+                root.users,
+                len(self._taps.get(root.path, ())) if root.scope is Scope.NODE else 0,
+                root.live,
+                now_s - root.stale_since if root.stale_since is not None else 0.0,
+                watch.path if watch is not None else "",
+                watch is not None and watch.recursive,
+            )
 
     # From the session
 

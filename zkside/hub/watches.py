@@ -111,6 +111,10 @@ class Watches:
     def all(self) -> list[Watch]:
         return list(self._watches.values())
 
+    def of(self, root: Root) -> Watch | None:
+        """The watch that serves a root."""
+        return self._serving.get(root)
+
     def _above(self, path: str, recursive: bool) -> Watch | None:
         own = self._watches.get(path)
         if own is not None and (own.recursive or not recursive):

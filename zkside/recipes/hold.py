@@ -136,6 +136,7 @@ class Hold:
 
     def status(self) -> HoldStatus:
         """For lists."""
+        left_ns = self._expires_ns - self._holds.session.clock.boottime_ns()
         return HoldStatus(
             replace(self.present(), resume_token=""),
             self.terms.recipe,
@@ -143,7 +144,7 @@ class Hold:
             self.terms.data.get(OWNER, ""),
             time.monotonic() - self.started_s,
             self.attached,
-            None if self._expiry is None else max(0.0, self._expires_ns - self._holds.session.clock.boottime_ns()) / 1e9,
+            max(0, left_ns) / 1e9 if self._expiry is not None else None,
         )
 
     def _lease_ns(self) -> int:
