@@ -22,6 +22,9 @@ pytestmark = pytest.mark.k8s
 
 OF_THE_TARGET = {"job", "instance", "namespace", "pod", "container", "endpoint"}
 """Labels that Prometheus adds to what it scrapes."""
+OF_THE_SCRAPE = {"up": set[str]()}
+"""What Prometheus itself says of it."""
+RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
 
 
 def groups() -> dict[str, Any]:
@@ -76,7 +79,7 @@ async def test_every_metric_and_label_is_one_that_a_daemon_exports(tmp_path: Pat
             async with client.campaign("/election"):
                 while_leading = daemon.get("/metrics")[1]
         after = daemon.get("/metrics")[1]
-    labels: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = dict(OF_THE_SCRAPE)
     states = set()
     for family in (*text_string_to_metric_families(while_leading), *text_string_to_metric_families(after)):
         # A family without a series yet: a counter's sample is called as the family and _total.
@@ -133,6 +136,16 @@ def test_the_issue_s_conditions_each_have_an_alert() -> None:
         "ZksideStaleCaches",
         "ZksideEventLoopLag",
     } <= alerts().keys()
+
+
+def test_each_alert_says_how_bad_it_is_and_which_section_of_the_runbook_helps() -> None:
+    sections = set(re.findall(r"^#+ (Zkside\w+)$", RUNBOOK.read_text(), re.MULTILINE))
+    rules = [rule for group in groups()["groups"] for rule in group["rules"]]
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+    assert sections == {rule["alert"] for rule in rules}
 
 
 def test_the_monitor_finds_the_daemons() -> None:

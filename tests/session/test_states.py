@@ -426,7 +426,7 @@ async def test_statistics_tell_what_happened(sessions: Sessions, memory: MemoryZ
     assert measured.latencies["GetData"].count == 1
     assert measured.connection is not None
     assert measured.connection.connects == 2
-    assert measured.rebuilds == measured.journal_errors == 0
+    assert measured.rebuilds == measured.journal.errors == 0
 
 
 FAULTS = ["drop", "refuse", "accept", "half-open", "heal", "expire", "read-only", "writable", "jump", "hold", "let go"]

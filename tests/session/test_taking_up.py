@@ -214,5 +214,5 @@ async def test_a_journal_that_cannot_be_written_does_not_end_the_session(
     await clock.advance(1)
     assert session.status.state is CONNECTED
     assert session.epoch == 2
-    assert session.statistics().journal_errors == 1
+    assert session.statistics().journal.errors == 1
     assert "journal cannot be written" in caplog.text

@@ -64,7 +64,8 @@ class EventSubscription:
         on_close: Callable[[EventSubscription], None],
     ) -> None:
         self.targets = targets
-        self.gaps = 0
+        self.gaps = dict.fromkeys(GapReason, 0)
+        """Counted."""
         self._open = set(range(len(targets)))
         self._queue: deque[tuple[int, WatchedEvent] | Gap] = deque()
         self._queue_size = queue_size
@@ -88,7 +89,7 @@ class EventSubscription:
     def disconnected(self) -> None:
         """What was missed while disconnected follows, as far as comparing shows it."""
         self._put(Gap(GapReason.DISCONNECTED))
-        self.gaps += 1
+        self.gaps[GapReason.DISCONNECTED] += 1
 
     def places(self) -> list[Place]:
         """What is watched, for people."""
@@ -135,7 +136,7 @@ class EventSubscription:
             dropped = len(self._queue)
             self._queue.clear()
             self._queue.append(Gap(GapReason.OVERFLOW, dropped))
-            self.gaps += 1
+            self.gaps[GapReason.OVERFLOW] += 1
         self._queue.append(item)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -6,7 +6,7 @@ No label ever has a path, a client or a session as its value (the number of seri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -17,11 +17,38 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from zkside.core.session import TABLE
+from zkside.model.hold import HoldState, Reason
 from zkside.model.session import SessionState
 from zkside.ops import lag
 from zkside.ops.view import View
+from zkside.recipes.holds import HoldsStatistics
 from zkside.zk.latency import BUCKETS_S
 from zkside.zk.port import ConnectionStatistics
+
+# What is known beforehand is exported from the beginning, as 0: of a series that begins with its first event
+# `increase()` and `rate()` do not see that event.
+WAYS = list(dict.fromkeys((state, way.state) for (state, _), way in TABLE.items() if way.state is not state))
+"""From one state of the session to another."""
+KINDS = ("election", "ephemeral", "group", "lock")
+"""Of holds: the names of all recipes."""
+LIVING = [state.value for state in HoldState if not state.is_over]
+ENDINGS = [
+    (Reason.NONE.value, "FAILED"),
+    *(
+        (reason.value, reason.value)
+        for reason in (
+            Reason.DRAINED,
+            Reason.HEARTBEAT_MISSED,
+            Reason.NODE_DELETED,
+            Reason.RELEASED,
+            Reason.SESSION_LOST,
+            Reason.STREAM_ENDED,
+            Reason.WAIT_TIMEOUT,
+        )
+    ),
+]
+"""Reasons for which a hold ends, and what they are called here."""
 
 
 class DaemonCollector(Collector):
@@ -45,14 +72,10 @@ def families(view: View) -> Iterator[Metric]:
     yield from _session(view)
     yield from _zookeeper(view)
     yield from _hub(view)
+    yield from _holds(view.holds)
     yield _labelled(
-        GaugeMetricFamily("zkside_holds", "Holds, by kind and state.", labels=("kind", "state")),
-        sorted(view.holds.holds.items()),
-    )
-    yield _counter("zkside_holds_granted", "Holds granted.", view.holds.granted)
-    yield _labelled(
-        CounterMetricFamily("zkside_holds_ended", "Holds ended, by kind and reason.", labels=("kind", "reason")),
-        sorted(view.holds.ended.items()),
+        CounterMetricFamily("zkside_quota_refusals", "What was refused with QUOTA, by the limit.", labels=("limit",)),
+        [((limit,), count) for limit, count in sorted(view.refused.items())],
     )
     yield _histogram(
         "zkside_event_loop_lag_seconds",
@@ -65,6 +88,22 @@ def families(view: View) -> Iterator[Metric]:
     yield from view.rpc
 
 
+def _holds(holds: HoldsStatistics) -> Iterator[Metric]:
+    yield _labelled(
+        GaugeMetricFamily("zkside_holds", "Holds, by kind and state.", labels=("kind", "state")),
+        [((kind, state), holds.holds.get((kind, state), 0)) for kind, state in product(KINDS, LIVING)],
+    )
+    yield _labelled(
+        CounterMetricFamily("zkside_holds_granted", "Holds granted, by kind.", labels=("kind",)),
+        [((kind,), holds.granted.get(kind, 0)) for kind in KINDS],
+    )
+    yield _labelled(
+        CounterMetricFamily("zkside_holds_ended", "Holds ended, by kind and reason.", labels=("kind", "reason")),
+        [((kind, reason), holds.ended.get((kind, value), 0)) for kind, (value, reason) in product(KINDS, ENDINGS)],
+    )
+    yield _gauge("zkside_hold_updates_unread", "Updates of holds that wait for their streams.", holds.unread)
+
+
 def _session(view: View) -> Iterator[Metric]:
     session = view.session
     yield _labelled(
@@ -75,7 +114,7 @@ def _session(view: View) -> Iterator[Metric]:
     )
     yield _labelled(
         CounterMetricFamily("zkside_session_transitions", "Changes of the state.", labels=("from", "to")),
-        [((_word(before), _word(after)), count) for (before, after), count in session.transitions.items()],
+        [((_word(one), _word(other)), session.transitions.get((one, other), 0)) for one, other in WAYS],
     )
     yield _gauge("zkside_session_epoch", "Counts the ZooKeeper sessions; 0 before the first.", session.status.epoch)
     yield _gauge(
@@ -89,6 +128,15 @@ def _session(view: View) -> Iterator[Metric]:
         "nothing is proven.",
         session.lease_remaining_s,
     )
+    # Without a value rather than with a wrong one while nothing is owned: then nothing proves the lease.
+    yield _labelled(
+        GaugeMetricFamily(
+            "zkside_lease_lowest_seconds",
+            "The lowest that the lease fell to in the last one to two minutes, while something was owned.",
+            labels=(),
+        ),
+        [] if session.lease_lowest_s is None else [((), session.lease_lowest_s)],
+    )
     yield _counter("zkside_lease_proofs", "Proofs of the session's life asked of ZooKeeper.", session.proofs_sent)
     yield _gauge(
         "zkside_session_ping_late_max_seconds",
@@ -100,12 +148,12 @@ def _session(view: View) -> Iterator[Metric]:
         "Connections made anew because something inside the daemon went wrong.",
         session.rebuilds,
     )
-    yield _counter("zkside_journal_errors", "Lines that the journal could not write.", session.journal_errors)
+    yield _counter("zkside_journal_errors", "Times that the journal could not be written.", session.journal.errors)
     yield _gauge("zkside_janitor_pending", "Nodes that wait to be deleted by the janitor.", session.janitor.pending)
 
 
 def _zookeeper(view: View) -> Iterator[Metric]:
-    wire = view.session.connection or ConnectionStatistics(0, 0, 0, 0, 0, 0, 0)
+    wire = view.session.connection or ConnectionStatistics(0, 0, 0, 0, 0, 0, 0, 0)
     yield _gauge("zkside_zookeeper_requests_in_flight", "Requests sent and not answered.", wire.in_flight)
     yield _gauge("zkside_zookeeper_requests_queued", "Requests that wait for their turn.", wire.queued)
     yield _counter("zkside_zookeeper_requests", "Requests sent in this session.", wire.sent)
@@ -138,11 +186,20 @@ def _hub(view: View) -> Iterator[Metric]:
         "Changes that were replaced by a later one before delivery.",
         hub.conflated,
     )
-    yield _counter("zkside_gaps", "Times that a subscriber was told of missing events.", hub.gaps)
-    yield _counter("zkside_snapshots", "Snapshots sent to subscribers.", hub.snapshots_out)
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_gaps", "Times that a subscriber was told of missing events, and why.", labels=("reason",)
+        ),
+        [((reason,), count) for reason, count in hub.gaps.items()],
+    )
+    yield _labelled(
+        CounterMetricFamily("zkside_snapshots", "Snapshots sent to subscribers, and why.", labels=("reason",)),
+        [((reason,), count) for reason, count in hub.snapshots_out.items()],
+    )
     yield _gauge("zkside_cache_nodes", "Nodes in the caches, absent ones too.", hub.cached_nodes)
     yield _gauge("zkside_cache_bytes", "Bytes of the nodes in the caches.", hub.cached_bytes)
     yield _gauge("zkside_cache_age_seconds", "Age of the oldest stale cache; 0 when all are fresh.", hub.cache_age_s)
+    yield _counter("zkside_cache_save_errors", "Times that the caches could not be written to disk.", hub.save_errors)
     yield _counter(
         "zkside_cache_forced_cuts",
         "Cuts published before all of their transaction was known, because changes never ceased.",

@@ -28,8 +28,10 @@ class View:
     hub: HubStatistics
     holds: HoldsStatistics
     lag: LagStatistics
+    refused: Mapping[str, int]
+    """What was refused because a limit was reached, counted by limit."""
     rpc: tuple[Metric, ...]
-    """The gRPC server's own families."""
+    """The families of the gRPC server and its streams."""
 
 
 def why_not_ready(view: View) -> str:

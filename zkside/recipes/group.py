@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from zkside.core.shrink import Differences, Membership, Named, ShrinkGuard, ShrinkTerms
-from zkside.hub.subscription import Changes, Delivery, SnapshotChunk, Subscription
+from zkside.hub.subscription import Changes, Delivery, SnapshotChunk, SnapshotReason, Subscription
 from zkside.model import path as paths
 from zkside.model.hold import HoldUpdate, Terms
 from zkside.model.member import is_member
@@ -52,6 +52,7 @@ class Listed:
     """All members, sorted by name."""
 
     members: list[Named]
+    reason: SnapshotReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class GroupWatch:
         self._guard: ShrinkGuard | None = None
         self._membership = Membership()
         self._snapshot: dict[str, Record] = {}
-        self._list_all = True
+        self._list_all: SnapshotReason | None = SnapshotReason.INITIAL
         self._stale = False
         """Whether the news that came last was."""
         self._told: int | None = None
@@ -137,7 +138,7 @@ class GroupWatch:
                 return False
             self._membership.replace(self._snapshot)
             self._snapshot = {}
-            self._list_all = True
+            self._list_all = delivered.reason
         elif isinstance(delivered, Changes):
             self.zxid = delivered.zxid
             for _, cut in delivered.cuts:
@@ -164,9 +165,9 @@ class GroupWatch:
             self._guard = ShrinkGuard(self._shrink, present, now_s)
         differences = self._membership.publish()
         was_withheld, self._told = self._told is not None, None
-        if self._list_all:
-            self._list_all = False
-            return Listed(self._membership.members())
+        if self._list_all is not None:
+            reason, self._list_all = self._list_all, None
+            return Listed(self._membership.members(), reason)
         if was_withheld or was_stale != self._stale or any(differences):
             return differences
         return None

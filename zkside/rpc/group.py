@@ -88,7 +88,7 @@ class GroupServicer:
         target = Target(path, Scope.CHILDREN, with_data=True)
         with closing(await self._hub.subscribe((target,))) as subscription, self._making(path) as made:
             watch = GroupWatch(path, subscription, shrink)
-            call.stream.pending = subscription.pending
+            call.stream.pending, call.stream.watches = subscription.pending, subscription.places
             self._watches[watch.watch_id] = watch
             try:
                 async with aclosing(responses(self._counted(watch), made)) as parts:
@@ -145,7 +145,7 @@ class GroupServicer:
         async with aclosing(watch.news()) as told:
             async for news in told:
                 if isinstance(news, Listed):
-                    self._hub.snapshots_out += 1
+                    self._hub.snapshots_out[news.reason] += 1
                 elif isinstance(news, Differences):
                     self._hub.changes_out += sum(map(len, news))
                 yield news

@@ -81,7 +81,7 @@ class WatchServicer:
             raise InvalidArgument(f"1 to {MOST_TARGETS} targets are needed", field="targets")
         if request.mode == watch_pb2.WATCH_MODE_EVENTS:
             with closing(await self._hub.subscribe_events(_event_targets(request))) as events:
-                call.stream.pending = events.pending
+                call.stream.pending, call.stream.watches = events.pending, events.places
                 await call.context.send_initial_metadata(())  # from here on nothing is missed
                 while (delivered := await events.next()) is not None:
                     yield self._events(delivered).SerializeToString()
@@ -94,7 +94,7 @@ class WatchServicer:
             with closing(
                 await self._hub.subscribe(targets, resume=resume, bookmark_interval_s=interval_s)
             ) as subscription:
-                call.stream.pending = subscription.pending
+                call.stream.pending, call.stream.watches = subscription.pending, subscription.places
                 await call.context.send_initial_metadata(())  # a stream that resumes in silence is served
                 while True:
                     for message in self._state(subscription, targets, await subscription.next()):
@@ -107,7 +107,7 @@ class WatchServicer:
             self._hub.changes_out += sum(len(cut.changes) for _, cut in delivered.cuts)
             return self._changes(subscription, targets, delivered)
         if isinstance(delivered, SnapshotChunk):
-            self._hub.snapshots_out += not delivered.more
+            self._hub.snapshots_out[delivered.reason] += not delivered.more
             return (self._snapshot(subscription, targets[delivered.target], delivered),)
         answer = self._answer(delivered.zxid, subscription)
         if isinstance(delivered, Bookmark):

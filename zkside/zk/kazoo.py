@@ -164,6 +164,7 @@ class KazooConnection:
             sent_bytes=traffic.sent_bytes,
             events=traffic.events,
             connects=self._connects,
+            refused=traffic.refused,
         )
 
     # --- the life of the session

@@ -126,7 +126,8 @@ class MemoryConnection:
         """From the call of `close` on; done when that may return."""
         self._is_closed = False
         """The server has said that the session is closed; it will cut the connection."""
-        self._requests_sent = self._sent_bytes = self._received_bytes = self._events = self._connects = 0
+        self._requests_sent = self._sent_bytes = self._received_bytes = 0
+        self._events = self._connects = self._refused = 0
 
     @property
     def last_zxid(self) -> int:
@@ -141,6 +142,7 @@ class MemoryConnection:
             sent_bytes=self._sent_bytes,
             events=self._events,
             connects=self._connects,
+            refused=self._refused,
         )
 
     # --- asking
@@ -158,6 +160,7 @@ class MemoryConnection:
             text = f"a request of {request.size_bytes} bytes; ZooKeeper takes {limit}"
             request.fail(errors.TooLarge(text, limit=limit))
         elif len(self._queue) + len(self._sent) >= self._max_in_flight + self._max_queued:
+            self._refused += 1
             request.fail(errors.Quota(f"{len(self._queue)} requests wait to be sent to ZooKeeper already"))
         else:
             self._enqueue(request)

@@ -82,6 +82,8 @@ class ConnectionStatistics:
     sent_bytes: int
     events: int
     connects: int
+    refused: int
+    """Requests, because too many waited to be sent."""
 
 
 class Connection(Protocol):

@@ -76,6 +76,8 @@ class Traffic:
     sent_bytes: int = 0
     received_bytes: int = 0
     events: int = 0
+    refused: int = 0
+    """Because too many waited."""
 
 
 def complete(future: asyncio.Future[Any], zxid: int, value: Any, error: ZksideError | None) -> None:
@@ -172,6 +174,7 @@ class Requests:
             or self._queued_bytes >= limits.max_queued_bytes
         ) and not self._purge():
             text = f"{len(self._queue)} requests of {self._queued_bytes} bytes wait to be sent already"
+            self._traffic.refused += 1
             future.set_exception(errors.Quota(text))
             return future
         try:

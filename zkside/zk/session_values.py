@@ -44,6 +44,8 @@ class SessionStatistics:
     last_zxid: int
     lease_remaining_s: float
     """0 while nothing is proven."""
+    lease_lowest_s: float | None
+    """How low it fell in the last minute or two while something was owned; None if nothing was."""
     transitions: dict[tuple[SessionState, SessionState], int]
     latencies: dict[str, Latency]
     """From sending to answer, by operation; the wait in the daemon's own queue shows as `queued` instead."""
@@ -57,6 +59,5 @@ class SessionStatistics:
     listener_errors: int
     rebuilds: int
     """How often the connection was made anew because something inside went wrong."""
-    journal_errors: int
     janitor: JanitorStatistics
     journal: JournalStatistics
