@@ -19,7 +19,7 @@ from zkside.errors import StartError
 from zkside.hub.hub import HubSettings
 from zkside.recipes.holds import HoldSettings
 from zkside.rpc.listeners import Listener, TcpListener, TlsFiles, UnixListener
-from zkside.rpc.server import RpcSettings
+from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.hosts import Hosts
 from zkside.zk.kazoo import KazooSettings, kazoo_connector

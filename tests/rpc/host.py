@@ -25,7 +25,8 @@ from zkside.pb import (
 )
 from zkside.recipes.holds import Holds, HoldSettings
 from zkside.rpc.listeners import TcpListener, UnixListener
-from zkside.rpc.server import RpcServer, RpcSettings
+from zkside.rpc.server import RpcServer
+from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.journal import Journal
 from zkside.zk.kazoo import KazooSettings, kazoo_connector

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -18,10 +16,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import Metric
 
-from zkside.errors import Draining, StartError
+from zkside.errors import Draining
 from zkside.hub.hub import Hub
-from zkside.model.identity import Auth
-from zkside.model.operation import OPEN_ACL, Acl
 from zkside.pb import (
     admin_pb2,
     carry_pb2,
@@ -39,23 +35,21 @@ from zkside.recipes.queueing import Queueing
 from zkside.rpc.admin import AdminServicer
 from zkside.rpc.carry import CarryServicer, Opening
 from zkside.rpc.election import ElectionServicer
-from zkside.rpc.files import FileWatch, Kept
+from zkside.rpc.entrances import Entrances
+from zkside.rpc.files import FileWatch
 from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
 from zkside.rpc.identity import Door
 from zkside.rpc.interceptors import Call, Interceptors, Recall
-from zkside.rpc.listeners import Listener, Listening, TcpListener, TlsFiles
+from zkside.rpc.listeners import TcpListener
 from zkside.rpc.lock import LockServicer
 from zkside.rpc.node import NodeServicer
 from zkside.rpc.session import SessionServicer
+from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings, Streams, StreamsStatistics
-from zkside.rpc.tokens import Tokens, read_tokens
 from zkside.rpc.watch import WatchServicer
 from zkside.zk.session import Session
-
-if TYPE_CHECKING:
-    from zkside.rpc.tls import Certificates
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -89,30 +83,6 @@ FAREWELL_S = 0.25
 """How long the last statuses may take to leave a server."""
 
 _SNAKE = re.compile("(?<!^)(?=[A-Z])")
-
-
-@dataclass(frozen=True, slots=True)
-class RpcSettings:
-    listeners: tuple[Listener, ...]
-    health_listener: TcpListener | None = None
-    """Where a second server answers grpc.health.v1 and nothing else; may be beyond loopback, for the probes of
-    an orchestrator."""
-    quotas: QuotaSettings = field(default_factory=QuotaSettings)
-    default_acl: tuple[Acl, ...] = OPEN_ACL
-    backend: str = "kazoo"
-    """For GetStatus."""
-    tls: TlsFiles | None = None
-    """Of all listeners that have `tls`."""
-    token_files: tuple[Path, ...] = ()
-    """Files, or directories of them, with bearer tokens; none: what callers send is not looked at."""
-
-    @property
-    def tells_callers_apart(self) -> bool:
-        """Whether it matters who calls, and by which listener."""
-        return bool(self.token_files) or any(
-            listener.identity or listener.auth is not Auth.NONE or (isinstance(listener, TcpListener) and listener.tls)
-            for listener in self.listeners
-        )
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -214,10 +184,8 @@ class RpcServer:
             CarryServicer(holds, opening),
             AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
         )
-        self._tokens: Kept[Tokens] | None = None
-        self._certificates: Kept[Certificates] | None = None
         self._servers: list[grpc.aio.Server] = []
-        self._listening = Listening(self._credentials)
+        self._entrances = Entrances(settings, self.files)
         self._unlisten: Callable[[], None] = lambda: None
 
     def _all_handlers(self, door: Door | None) -> _Handlers:
@@ -242,8 +210,7 @@ class RpcServer:
     async def start(self) -> None:
         """Serve, whatever ZooKeeper does. Raises: StartError; nothing is left behind then."""
         try:
-            self._read_files()
-            self._open_listeners()
+            self.addresses = self._entrances.open(self._server)
             if self._settings.health_listener is not None:
                 self._servers.append(self._health_server(self._settings.health_listener))
             for each in self._servers:
@@ -254,49 +221,18 @@ class RpcServer:
         self._unlisten = self._session.listen(status=self.health.session_changed)
         self.health.session_changed(self._session.status)
 
-    def _read_files(self) -> None:
-        settings = self._settings
-        if settings.token_files:
-            self._tokens = self.files.keep("tokens", settings.token_files, lambda: read_tokens(settings.token_files))
-        if settings.tls is not None:
-            # Other daemons do without its memory.
-            from zkside.rpc.tls import read_certificates
-
-            tls = settings.tls
-            self._certificates = self.files.keep("tls", tls.paths, lambda: read_certificates(tls))
-
-    def _open_listeners(self) -> None:
-        """One server for all listeners, or for each its own: gRPC does not tell by which of its listeners a
-        call came."""
-        shared: grpc.aio.Server | None = None
-        addresses = []
-        for listener in self._settings.listeners:
-            if shared is None or self._settings.tells_callers_apart:
-                door = self._door(listener) if self._settings.tells_callers_apart else None
-                shared = grpc.aio.server(options=SERVER_OPTIONS)
-                shared.add_generic_rpc_handlers((self._all_handlers(door),))
-                self._servers.append(shared)
-            addresses.append(self._listening.open(shared, listener))
-        self.addresses = tuple(addresses)
-
-    def _door(self, listener: Listener) -> Door:
-        tokens = self._tokens
-        return Door(listener, None if tokens is None else lambda: tokens.value)
-
-    def _credentials(self, listener: TcpListener) -> grpc.ServerCredentials:
-        certificates = self._certificates
-        if certificates is None:
-            raise StartError(f"{listener.address} is to speak TLS, and there is no certificate: give tls.cert, tls.key")
-        from zkside.rpc.tls import server_credentials
-
-        return server_credentials(lambda: certificates.value, ask_client=listener.auth is Auth.CERTIFICATE)
+    def _server(self, door: Door | None) -> grpc.aio.Server:
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server.add_generic_rpc_handlers((self._all_handlers(door),))
+        self._servers.append(server)
+        return server
 
     def _health_server(self, listener: TcpListener) -> grpc.aio.Server:
         server = grpc.aio.server(options=SERVER_OPTIONS)
         handlers = _Handlers(self.interceptors)
         handlers.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self.health)
         server.add_generic_rpc_handlers((handlers,))
-        self.health_address = self._listening.open(server, listener, for_all=True)
+        self.health_address = self._entrances.open_health(server, listener)
         return server
 
     async def drain(self) -> tuple[int, int]:
@@ -340,11 +276,7 @@ class RpcServer:
     async def _stop_servers(self, grace_s: float) -> None:
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         self._servers.clear()
-        self._listening.close()
-        for kept in (self._tokens, self._certificates):
-            if kept is not None:
-                self.files.forget(kept)
-        self._tokens = self._certificates = None
+        self._entrances.close()
 
     def configure(self, quotas: QuotaSettings) -> None:
         """These limits hold from now on; what is open beyond them stays so."""
@@ -352,8 +284,8 @@ class RpcServer:
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """The families `grpc_server_*` and `zkside_stream*`."""
-        return chain(self.streams.collect(), self.interceptors.collect())
+        """The families `grpc_server_*`, `zkside_stream*`, `zkside_files_*` and `zkside_tls_*`."""
+        return chain(self.streams.collect(), self.interceptors.collect(), self._entrances.collect())
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""
