@@ -50,6 +50,8 @@ class Reason(Enum):
     WAIT_TIMEOUT = "WAIT_TIMEOUT"
     REVOKE_REQUESTED = "REVOKE_REQUESTED"
     """Somebody would like to have it; it is still held."""
+    POLICY_DENIED = "POLICY_DENIED"
+    """The policy has changed, and its owner may not hold it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Terms:
     """Somebody else may get it as soon as its node is gone: its owner has to stop believing before that."""
     is_revocable: bool = False
     """Its owner is told when the node's data becomes __REVOKE__."""
+    identity: str = ""
+    """Whose it is by the policy; '' where none was in force when it was opened."""
     data: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The recipe's own, kept by the journal."""
 
@@ -134,6 +138,7 @@ class HoldRow:
             "heartbeat_timeout_s": str(terms.heartbeat_timeout_s),
             "is_exclusive": "yes" if terms.is_exclusive else "",
             "is_revocable": "yes" if terms.is_revocable else "",
+            "identity": terms.identity,
         }
         return cls(hold_id, terms.recipe, path, czxid, resume_token, terms.reconnect_grace_s, data)
 
@@ -148,6 +153,7 @@ class HoldRow:
             float(data.pop("heartbeat_timeout_s")),
             is_exclusive=bool(data.pop("is_exclusive", "")),
             is_revocable=bool(data.pop("is_revocable", "")),
+            identity=data.pop("identity", ""),
             data=data,
         )
 

@@ -37,7 +37,9 @@ async def hold_ephemeral(
     With `recreate` a LOST by the end of the session is followed by a new hold in the next epoch. Raises before
     the first update: what Writes.create raises; Quota; HoldLost (resume_token). Cancellation: as a broken stream.
     """
-    hold = holds.take_up(resume_token, terms.recipe, terms.requested_path) if resume_token else None
+    hold = None
+    if resume_token:
+        hold = holds.take_up(resume_token, terms.recipe, terms.requested_path, terms.identity)
     resumed = hold is not None
     create = partial(writes.create, operation, make_parents=make_parents, parents=parents)
     if hold is None:

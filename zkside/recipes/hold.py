@@ -169,6 +169,14 @@ class Hold:
         del self._nodes[path]
         self._holds.session.janitor.delete(path)
 
+    def adopt(self, identity: str) -> None:
+        """It belongs to this identity from now on. Raises: Unavailable if the journal cannot be written."""
+        terms = replace(self.terms, identity=identity)
+        if self.czxid:
+            row = HoldRow.of(terms, self.hold_id, self.path, self.czxid, self.resume_token)
+            self._holds.session.journal.put_hold(row)
+        self.terms = terms
+
     def forget_seats(self) -> None:
         """They went with their session."""
         self._nodes.clear()

@@ -56,6 +56,7 @@ class Holds:
         self.draining = False
         self._holds: dict[str, Hold] = {}
         self._by_token: dict[str, Hold] = {}
+        self._by_identity: Counter[str] = Counter()
         self.granted: Counter[str] = Counter()
         """By recipe, since the start."""
         self._refused = 0
@@ -145,7 +146,7 @@ class Holds:
         Raises: Quota, Draining; HoldLost (resume_token); what the flow raises. Cancellation: as a broken stream.
         """
         if resume_token:
-            hold = self.take_up(resume_token, terms.recipe, terms.requested_path)
+            hold = self.take_up(resume_token, terms.recipe, terms.requested_path, terms.identity)
         else:
             hold = self.open(terms)
             hold.run(flow(hold))
@@ -153,16 +154,23 @@ class Holds:
             async for update in updates:
                 yield update
 
-    def take_up(self, resume_token: str, recipe: str, path: str) -> Hold:
-        """The hold of this token, for a new stream. Raises: HoldLost."""
+    def take_up(self, resume_token: str, recipe: str, path: str, identity: str = "") -> Hold:
+        """The hold of this token, for a new stream. Raises: HoldLost, also for that of another identity.
+
+        One that was opened before there was a policy belongs to the first identity that knows its token.
+        """
         hold = self._by_token.get(resume_token)
         if (
             hold is None
+            or (identity and hold.terms.identity not in ("", identity))
             or hold.releasing is not None
             or hold.terms.recipe != recipe
             or path not in (hold.path, hold.terms.requested_path)
         ):
             raise HoldLost("no hold with this resume token and path: it is unknown, or it came too late", path=path)
+        if identity and not hold.terms.identity:
+            hold.adopt(identity)
+            self._by_identity[identity] += 1
         return hold
 
     def get(self, hold_id: str) -> Hold:
@@ -171,6 +179,18 @@ class Holds:
             return self._holds[hold_id]
         except KeyError:
             raise HoldLost("there is no such hold (any more)", hold_id=hold_id) from None
+
+    def find(self, hold_id: str) -> Hold | None:
+        """None if there is no such hold (any more)."""
+        return self._holds.get(hold_id)
+
+    def count_of(self, identity: str) -> int:
+        """The holds of one identity, granted or waiting, with a stream or without."""
+        return self._by_identity[identity]
+
+    def owned(self) -> Iterator[Hold]:
+        """Those that belong to an identity, also if some end meanwhile."""
+        return (hold for hold in [*self._holds.values()] if hold.terms.identity)
 
     def guard(self, hold_id: str) -> Hold:
         """The hold that is to guard a transaction. Raises: HoldLost unless it is held."""
@@ -238,6 +258,8 @@ class Holds:
         """From Hold, when it is over."""
         self._holds.pop(hold.hold_id, None)
         self._by_token.pop(hold.resume_token, None)
+        if hold.terms.identity:
+            self._by_identity[hold.terms.identity] -= 1
         self._ended[hold.terms.recipe, hold.reason.value] += 1
         self.recent.note("hold.ended", hold.reason.value, hold.path or hold.terms.requested_path)
         log.hold_ended(
@@ -259,6 +281,8 @@ class Holds:
     def _add(self, hold: Hold) -> None:
         self._holds[hold.hold_id] = hold
         self._by_token[hold.resume_token] = hold
+        if hold.terms.identity:
+            self._by_identity[hold.terms.identity] += 1
         if self._need_no_more is None:
             self._need_no_more = self.session.need_proofs()
         if self._refresher is None:

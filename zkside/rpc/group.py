@@ -61,7 +61,7 @@ class GroupServicer:
         if not asked:
             # Joined again under the same name after the loss of a session, by whatever stream has it then.
             token = request.resume_token
-            taken_up = self._holds.take_up(token, RECIPE, requested_path).path if token else ""
+            taken_up = self._holds.take_up(token, RECIPE, requested_path, hold.IDENTITY.get()).path if token else ""
             member_id = paths.name(taken_up) if taken_up else str(uuid.uuid4())
         data = request.data
         if request.WhichOneof("content") == "service":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,9 @@ from zkside.recipes.holds import Holds
 from zkside.rpc import convert
 from zkside.rpc.interceptors import Call, StreamCall
 from zkside.zk.session import Session
+
+IDENTITY: ContextVar[str] = ContextVar("identity", default="")
+"""Whom the policy takes the caller for, in the task that serves it; '' where there is no policy (rpc/guard.py)."""
 
 MOST_OF_OWNER = 256
 """Characters of it that the daemon remembers; in ZooKeeper it is whole."""
@@ -70,6 +74,7 @@ def terms(
         heartbeat_timeout_s=heartbeat_s or 0.0,
         is_exclusive=is_exclusive,
         is_revocable=is_revocable,
+        identity=IDENTITY.get(),
         data={OWNER: owner[:MOST_OF_OWNER]} if owner else {},
     )
 
