@@ -73,6 +73,20 @@ def families(view: View) -> Iterator[Metric]:
     yield from _zookeeper(view)
     yield from _hub(view)
     yield from _holds(view.holds)
+    connection = view.session.connection
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_internal_errors",
+            "Errors of zkside's own, and answers of ZooKeeper that make no sense, by the part that met them.",
+            labels=("part",),
+        ),
+        [
+            (("call",), view.incidents),
+            (("connection",), connection.errors if connection is not None else 0),
+            (("listener",), view.session.listener_errors),
+            (("session",), view.session.rebuilds),
+        ],
+    )
     yield _labelled(
         CounterMetricFamily("zkside_quota_refusals", "What was refused with QUOTA, by the limit.", labels=("limit",)),
         [((limit,), count) for limit, count in sorted(view.refused.items())],
@@ -143,17 +157,12 @@ def _session(view: View) -> Iterator[Metric]:
         "The longest that a ping left later than a third of the timeout after the traffic before it.",
         session.ping_late_max_s,
     )
-    yield _counter(
-        "zkside_session_rebuilds",
-        "Connections made anew because something inside the daemon went wrong.",
-        session.rebuilds,
-    )
     yield _counter("zkside_journal_errors", "Times that the journal could not be written.", session.journal.errors)
     yield _gauge("zkside_janitor_pending", "Nodes that wait to be deleted by the janitor.", session.janitor.pending)
 
 
 def _zookeeper(view: View) -> Iterator[Metric]:
-    wire = view.session.connection or ConnectionStatistics(0, 0, 0, 0, 0, 0, 0, 0)
+    wire = view.session.connection or ConnectionStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0)
     yield _gauge("zkside_zookeeper_requests_in_flight", "Requests sent and not answered.", wire.in_flight)
     yield _gauge("zkside_zookeeper_requests_queued", "Requests that wait for their turn.", wire.queued)
     yield _counter("zkside_zookeeper_requests", "Requests sent in this session.", wire.sent)

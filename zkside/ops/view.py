@@ -30,6 +30,8 @@ class View:
     lag: LagStatistics
     refused: Mapping[str, int]
     """What was refused because a limit was reached, counted by limit."""
+    incidents: int
+    """Calls that ended in an error of zkside's own, counted."""
     rpc: tuple[Metric, ...]
     """The families of the gRPC server and its streams."""
 

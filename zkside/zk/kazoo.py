@@ -165,6 +165,7 @@ class KazooConnection:
             events=traffic.events,
             connects=self._connects,
             refused=traffic.refused,
+            errors=traffic.errors,
         )
 
     # --- the life of the session
@@ -181,6 +182,7 @@ class KazooConnection:
             # A listener that raised, or a mistake of ours: the connection that met it is cut, the next one
             # starts afresh, and the session lives on.
             except Exception as error:
+                self._traffic.errors += 1
                 log.connection_rebuilt(error=error)
                 self._cut(f"{type(error).__name__}: {error}")
                 stable = False

@@ -143,6 +143,7 @@ class MemoryConnection:
             events=self._events,
             connects=self._connects,
             refused=self._refused,
+            errors=0,
         )
 
     # --- asking

@@ -84,6 +84,8 @@ class ConnectionStatistics:
     connects: int
     refused: int
     """Requests, because too many waited to be sent."""
+    errors: int
+    """For which the connection was made anew: bytes that made no sense, or a mistake in dealing with them."""
 
 
 class Connection(Protocol):

@@ -78,6 +78,8 @@ class Traffic:
     events: int = 0
     refused: int = 0
     """Because too many waited."""
+    errors: int = 0
+    """Bytes that made no sense, and errors of our own while they were dealt with: the connection is made anew."""
 
 
 def complete(future: asyncio.Future[Any], zxid: int, value: Any, error: ZksideError | None) -> None:

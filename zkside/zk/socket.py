@@ -123,6 +123,7 @@ class Socket(asyncio.Protocol):
         # Whatever it was, a malformed frame or a listener that raised: this connection is in an unknown state,
         # and the next one is not. Dropping it is the handling.
         except Exception as error:
+            self._traffic.errors += 1
             log.connection_dropped(error=error)
             self.drop(f"{type(error).__name__}: {error}")
             return
