@@ -136,6 +136,7 @@ class Daemon:
                 "max_cached_nodes": hub.refused,
                 "max_queued": session.connection.refused if session.connection is not None else 0,
             },
+            incidents=self.rpc.interceptors.incidents,
             rpc=tuple(self.rpc.collect()),
         )
 

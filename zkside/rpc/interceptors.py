@@ -112,6 +112,8 @@ class Interceptors(Collector):
         """Unary calls under way."""
         self.refused = 0
         """Calls beyond the limit, counted."""
+        self.incidents = 0
+        """Calls and streams that ended in an error of our own, counted."""
         self._idle: asyncio.Event | None = None
 
     async def wait_idle(self) -> None:
@@ -194,6 +196,7 @@ class Interceptors(Collector):
             except Exception as error:
                 failure = status.of(error, method=name)
                 code = failure.code.name
+                self.incidents += failure.code is grpc.StatusCode.INTERNAL
                 await context.abort(failure.code, failure.message, failure.trailers)
                 raise  # never reached: abort raises
             finally:
@@ -249,6 +252,7 @@ class Interceptors(Collector):
             except Exception as error:
                 failure = status.of(error, method=name)
                 code = failure.code.name
+                self.incidents += failure.code is grpc.StatusCode.INTERNAL
                 await _abort(context, failure)
             finally:
                 counts.finish(code, time.perf_counter() - begun_s)
