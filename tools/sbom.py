@@ -15,7 +15,7 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
-from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
@@ -70,7 +70,7 @@ def licence(name: str, about: metadata.PackageMetadata) -> str:
     """An SPDX expression. Raises: Refused if it is unknown or not allowed."""
     said = next((about[key] for key in ("License-Expression", "License") if key in about), "")
     words = IN_WORDS.get(said, said)
-    if not get_spdx_licensing().validate(words).normalized_expression:
+    if not words or get_spdx_licensing().validate(words).errors:
         raise Refused(f"{name} says {said!r} of its licence: look at it, then add it to IN_WORDS")
     expression = get_spdx_licensing().parse(words, validate=True)
     if refused := set(map(str, expression.objects)) - ALLOWED:
