@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zkside.config import KEYS, Config, Key, SaslMechanism, build, flatten
-from zkside.errors import StartError
+from zkside.errors import BadConfiguration, StartError
 from zkside.model.identity import Auth
 from zkside.zk.hosts import Hosts
 
@@ -64,7 +64,7 @@ def read(
     `file` wins over $ZKSIDE_CONFIG, which wins over /etc/zkside/zkside.toml if that exists. `flags` has the
     names of keys; a flag that is None was not given.
 
-    Raises: StartError with all that is wrong, a line each.
+    Raises: BadConfiguration with all that is wrong, a line each.
     """
     problems: list[str] = []
     written: dict[str, Written] = {}
@@ -85,7 +85,7 @@ def read(
         problems += _contradictions(config)
         if not problems:
             return Reading(config, {item.key: item.where for item in written.values()})
-    raise StartError("the configuration cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+    raise BadConfiguration(tuple(problems))
 
 
 def printed(reading: Reading) -> str:

@@ -16,6 +16,23 @@ GLOBAL_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("-a", "--address"),
         {"envvar": "ZKSIDE_ADDRESS", "help": "Of the daemon: unix:/path or host:port. Default: its usual socket."},
     ),
+    "ca": (
+        ("--ca",),
+        {"envvar": "ZKSIDE_CA", "metavar": "FILE", "help": "Authorities to trust: speak TLS to host:port."},
+    ),
+    "cert": (
+        ("--cert",),
+        {"envvar": "ZKSIDE_CERT", "metavar": "FILE", "help": "The certificate to show to the daemon."},
+    ),
+    "key": (("--key",), {"envvar": "ZKSIDE_KEY", "metavar": "FILE", "help": "Its private key."}),
+    "server_name": (
+        ("--server-name",),
+        {"envvar": "ZKSIDE_SERVER_NAME", "metavar": "NAME", "help": "What the daemon's certificate must name."},
+    ),
+    "token_file": (
+        ("--token-file",),
+        {"envvar": "ZKSIDE_TOKEN_FILE", "metavar": "FILE", "help": "With the bearer token to show to the daemon."},
+    ),
     "output": (
         ("-o", "--output"),
         {

@@ -7,7 +7,7 @@ command no later than the lease. When zkside dies the group is killed at once, a
 
 Messages are JSON objects, one a line, over a socket pair; its end is the other process's death.
 
-To guard: `{"run": {variables}, "release": {"address", "hold_id"}}` (what to release when zkside has died, or null),
+To guard: `{"run": {variables}, "release": {"hold_id", variables}}` (what to release when zkside has died, or null),
 `{"tell_ns", "kill_ns"}` (null: as it is), `{"signal": n}`.
 From guard: `{"started": pid}`, `{"failed": errno, "why"}`, `{"told": ns}`, `{"killed": ns}`, `{"stopped": true}`,
 `{"ended": status}` (as a shell has it: 128 + n for a signal).
@@ -195,7 +195,7 @@ class Guard:
         os.waitid(os.P_PID, self._pid, os.WEXITED)
         self._take_terminal_back()
         if release is not None:
-            _release(release["address"], release["hold_id"])
+            _release(release)
 
     # The terminal
 
@@ -229,8 +229,8 @@ def _terminal() -> int:
     return -1
 
 
-def _release(address: str, hold_id: str) -> None:
-    """The daemon would keep it for the grace time."""
+def _release(release: Mapping[str, str]) -> None:
+    """The daemon would keep it for the grace time. `release`: the hold_id, and where the daemon is reached."""
     import asyncio
 
     from zkside.client.link import Link
@@ -239,9 +239,10 @@ def _release(address: str, hold_id: str) -> None:
     from zkside.pb.hold_pb2_grpc import HoldServiceStub
 
     async def flow() -> None:
-        link = Link(address, 5.0)
+        os.environ.update({name: value for name, value in release.items() if name != "hold_id"})
+        link = Link(None, 5.0)
         try:
-            request = hold_pb2.ReleaseRequest(hold_id=hold_id)
+            request = hold_pb2.ReleaseRequest(hold_id=release["hold_id"])
             await link.call(HoldServiceStub(link.channel).Release, request)
         except ZksideError:
             pass  # the daemon releases it when the grace time is over

@@ -123,12 +123,12 @@ class Holder:
         return True
 
     async def _run(self, client: Client, held: Held, child: Child) -> int:
-        release = {"address": client.address, "hold_id": held.hold_id} if self.terms.grace_s else None
+        release = {**client.environment, "hold_id": held.hold_id} if self.terms.grace_s else None
         variables = {
             "ZKSIDE_PATH": held.path,
             "ZKSIDE_FENCING_TOKEN": str(held.fencing_token),
             "ZKSIDE_HOLD_ID": held.hold_id,
-            "ZKSIDE_ADDRESS": client.address,
+            **client.environment,
         }
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._feed(held, child)), group.create_task(self._tell_of_end(held, child))]

@@ -26,6 +26,11 @@ class Invocation:
     """The global options."""
 
     address: str | None
+    ca: str | None
+    cert: str | None
+    key: str | None
+    server_name: str | None
+    token_file: str | None
     output: Format
     timeout_s: float
     consistency: str
@@ -36,11 +41,19 @@ class Invocation:
 
     def run(self, flow: Callable[[Client], Awaitable[int | None]]) -> None:
         """Run a flow with a client, and end the process with what it returns (None: 0) or raises."""
-        from zkside.client import Client, Consistency
+        from zkside.client import Client, Consistency, TlsOptions
+
+        given = (self.ca or None, self.cert or None, self.key or None, self.server_name or "")
+        is_tcp = self.address is not None and not self.address.startswith(("unix:", "/"))
 
         async def with_client() -> int | None:
-            consistency = Consistency[self.consistency.upper()]
-            async with Client(self.address, timeout_s=self.timeout_s, consistency=consistency) as client:
+            async with Client(
+                self.address,
+                tls=TlsOptions(*given) if is_tcp and any(given) else None,
+                token_file=self.token_file or None,
+                timeout_s=self.timeout_s,
+                consistency=Consistency[self.consistency.upper()],
+            ) as client:
                 return await flow(client)
 
         self.end(lambda: asyncio.run(with_client()))

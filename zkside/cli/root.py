@@ -81,6 +81,11 @@ def zkside(ctx: click.Context, /, **options: Any) -> None:
     """
     ctx.obj = Invocation(
         address=options["address"],
+        ca=options["ca"],
+        cert=options["cert"],
+        key=options["key"],
+        server_name=options["server_name"],
+        token_file=options["token_file"],
         output=Format(options["output"]),
         timeout_s=options["timeout"],
         consistency=options["consistency"],

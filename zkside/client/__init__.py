@@ -21,6 +21,7 @@ from zkside.client.answer import (
 )
 from zkside.client.client import Client
 from zkside.client.contender import Contender, Contenders, ElectionLayout, Leader, LeaderChange, LockLayout
+from zkside.client.credentials import TlsOptions
 from zkside.client.election import Leadership
 from zkside.client.event import (
     Bookmark,
@@ -126,6 +127,7 @@ __all__ = [
     "StatusAnswer",
     "StreamInfo",
     "Target",
+    "TlsOptions",
     "TransactAnswer",
     "Transaction",
     "Watch",

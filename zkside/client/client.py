@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from zkside.client.admin import AdminCalls
 from zkside.client.answer import SessionAnswer
+from zkside.client.credentials import TlsOptions
 from zkside.client.election import ElectionCalls
 from zkside.client.ephemeral import EphemeralCalls
 from zkside.client.event import EventTarget, Gap, Scope, Target, WatchedEvent, WatchEvent, WatchKind
@@ -40,6 +42,10 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
     connection is made at the first call and made again whenever it breaks. One client for a process is
     enough; it belongs to the event loop that first uses it.
 
+    `tls` (for "host:port") and `token_file` are what a daemon that tells callers apart may want; None: what the
+    environment names, ZKSIDE_CA, ZKSIDE_CERT, ZKSIDE_KEY, ZKSIDE_SERVER_NAME and ZKSIDE_TOKEN_FILE. Their files
+    are read again when they change.
+
     `timeout_s` and `consistency` are the defaults of all calls. Streams send a Bookmark every
     `bookmark_interval_s`, which is also how fresh `age_s` is.
     """
@@ -48,11 +54,13 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
         self,
         address: str | None = None,
         *,
+        tls: TlsOptions | None = None,
+        token_file: str | Path | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         consistency: Consistency = Consistency.SERVER,
         bookmark_interval_s: float = 5.0,
     ) -> None:
-        super().__init__(Link(address, timeout_s), consistency)
+        super().__init__(Link(address, timeout_s, tls=tls, token_file=token_file), consistency)
         self._bookmark_interval_s = bookmark_interval_s
         self._streams: dict[tuple[Target, ...], SharedStream] = {}
         self._stopping: set[SharedStream] = set()
@@ -61,6 +69,11 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
     @property
     def address(self) -> str:
         return self._link.address
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which another process of this host reaches the same daemon, as the same caller."""
+        return self._link.environment
 
     async def __aenter__(self) -> Client:
         return self

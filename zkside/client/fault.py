@@ -58,6 +58,17 @@ _BY_CODE: dict[grpc.StatusCode, type[ZksideError]] = {
 
 _NEVER_SENT = ("failed to connect", "connection refused", "no such file", "name resolution", "dns resolution")
 
+_TLS_ADVICE = (
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is expired, or not signed by an authority of ZKSIDE_CA"),
+    ("not in peer certificate", "its certificate is for other names: give the one it has as ZKSIDE_SERVER_NAME"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS there: leave out ZKSIDE_CA, ZKSIDE_CERT and ZKSIDE_KEY"),
+    (
+        "Socket closed",
+        "it may want TLS (ZKSIDE_CA), or a certificate of an authority that it knows (ZKSIDE_CERT, ZKSIDE_KEY)",
+    ),
+)
+"""What gRPC says of a handshake that failed, and what to do about it."""
+
 
 def of_reason(reason: str, message: str, metadata: dict[str, str] | None = None, field: str = "") -> ZksideError:
     """The error that travels under this name; a plain ZksideError, with the reason kept, if it is unknown."""
@@ -90,8 +101,7 @@ def of_rpc(error: grpc.aio.AioRpcError, address: str, *, writes: bool = False) -
                 address=address,
             )
         return errors.Unavailable(
-            f"no daemon answers at {address} ({details}); is `zkside serve` running, and is ZKSIDE_ADDRESS right?",
-            address=address,
+            f"no daemon answers at {address} ({details}); {_advice(address, details)}", address=address
         )
     if kind is errors.DeadlineExceeded:
         left = "; a write that was sent may still be applied" if writes else ""
@@ -100,6 +110,14 @@ def of_rpc(error: grpc.aio.AioRpcError, address: str, *, writes: bool = False) -
     if kind is ZksideError:
         made.reason = code.name
     return made
+
+
+def _advice(address: str, details: str) -> str:
+    if not address.startswith("unix:") and details.startswith("failed to connect"):
+        for sign, advice in _TLS_ADVICE:
+            if sign in details:
+                return advice
+    return "is `zkside serve` running, and is ZKSIDE_ADDRESS right?"
 
 
 def late(address: str, left: str) -> errors.DeadlineExceeded:

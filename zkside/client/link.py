@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
 import grpc.aio
 
 from zkside.client import fault
+from zkside.client.channel import open_channel
+from zkside.client.credentials import TlsOptions, credentials_for
 from zkside.client.pulse import DEADLINE_S, Pulse
 from zkside.errors import InvalidArgument, ZksideError
 from zkside.pb import session_pb2
@@ -74,8 +77,16 @@ def checked_address(address: str) -> str:
 class Link:
     """A lazily opened channel. Belongs to the event loop that first uses it."""
 
-    def __init__(self, address: str | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        timeout_s: float,
+        *,
+        tls: TlsOptions | None = None,
+        token_file: str | Path | None = None,
+    ) -> None:
         self.address = checked_address(address or default_address())
+        self.credentials = credentials_for(self.address, tls, token_file)
         self.timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
@@ -86,11 +97,16 @@ class Link:
         return self._closed
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which another process of this host reaches the same daemon, as the same caller."""
+        return {ADDRESS_VARIABLE: self.address, **self.credentials.environment}
+
+    @property
     def channel(self) -> grpc.aio.Channel:
         if self._closed:
             raise ZksideError("this client is closed; make a new one")
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.address, options=list(CHANNEL_OPTIONS))
+            self._channel = open_channel(self.address, self.credentials, list(CHANNEL_OPTIONS))
         return self._channel
 
     async def wait_connected(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -24,6 +25,7 @@ from zkside.client.answer import (
     WatchInfo,
 )
 from zkside.client.contender import Contenders, ElectionLayout, Leader, LeaderChange, LockLayout
+from zkside.client.credentials import TlsOptions
 from zkside.client.event import Changes, EventTarget, Gap, Scope, Target, WatchedEvent, WatchEvent, WatchKind
 from zkside.client.health import Health
 from zkside.client.member import GroupAnswer, GroupView, ServiceInstance, ShrinkGuard
@@ -38,12 +40,16 @@ class Client:
         self,
         address: str | None = ...,
         *,
+        tls: TlsOptions | None = ...,
+        token_file: str | Path | None = ...,
         timeout_s: float = ...,
         consistency: Consistency = ...,
         bookmark_interval_s: float = ...,
     ) -> None: ...
     @property
     def address(self) -> str: ...
+    @property
+    def environment(self) -> dict[str, str]: ...
     def __enter__(self) -> Client: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
