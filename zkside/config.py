@@ -270,7 +270,13 @@ class Http:
     listen: Address | None = _key(
         Listen(unix=False),
         Address(host="127.0.0.1", port=9464),
-        "Where /metrics, /healthz, /readyz and /statusz are served. Beyond loopback /statusz is not.",
+        "Where /metrics, /healthz, /readyz, /statusz and the status page are served.",
+    )
+    details: bool = _key(
+        Flag(),
+        True,
+        "Whether the status page (/) and /statusz are there. They tell paths, owners and clients to every process of "
+        "this host, whoever may use the sockets; never to other hosts.",
     )
 
 

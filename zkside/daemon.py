@@ -24,6 +24,7 @@ import zkside
 from zkside import log
 from zkside.config import AtShutdown, Config, LogFormat
 from zkside.config_kinds import Address
+from zkside.daemon_page import status_page
 from zkside.daemon_parts import (
     Backend,
     connector,
@@ -38,7 +39,8 @@ from zkside.ops.http import HttpServer
 from zkside.ops.lag import LagProbe
 from zkside.ops.levels import Levels
 from zkside.ops.log_lines import Log
-from zkside.ops.pages import asker, pages
+from zkside.ops.pages import pages
+from zkside.ops.turns import asker
 from zkside.ops.view import View
 from zkside.recipes.holds import Holds
 from zkside.rpc.files import FileWatch
@@ -142,7 +144,11 @@ class Daemon:
 
     def _http(self, address: Address) -> HttpServer:
         ask = asker(asyncio.get_running_loop(), self.view)
-        return HttpServer(address.host, address.port, pages(ask, loopback=address.is_local))
+        page = None
+        if self.config.http.details:
+            parts = (self.session, self.hub, self.holds, self.rpc, self.lag)
+            page = status_page(self.config, self.backend.value, *parts)
+        return HttpServer(address.host, address.port, pages(ask, page, loopback=address.is_local))
 
 
 def run(

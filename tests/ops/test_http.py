@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from zkside.errors import StartError
 from zkside.ops.http import MAX_REQUESTS, HttpServer
 from zkside.ops.pages import pages
-from zkside.ops.view import View
+from zkside.ops.status_page import StatusPage
+from zkside.ops.turns import InTurns
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -81,21 +83,54 @@ def test_what_is_no_http_gets_an_error_and_harms_nobody(server: HttpServer, nons
     assert get(server.port) == b"hello"
 
 
-def test_beyond_loopback_the_status_page_is_told_to_this_host_only() -> None:
-    """O2: metrics and health may be scraped from elsewhere, the details may not."""
+def never() -> Any:
+    raise AssertionError("looked into the daemon")
 
-    def never() -> View:
-        raise AssertionError("looked into the daemon")
 
+def ask(path: str, *, remote: str, host: str, loopback: bool, details: bool = True) -> tuple[str, bytes]:
+    """The status and the text, from a daemon that must not be looked into."""
     answers: list[str] = []
     environment: WSGIEnvironment = {
         "REQUEST_METHOD": "GET",
-        "PATH_INFO": "/statusz",
-        "REMOTE_ADDR": "192.0.2.1",
-        "HTTP_HOST": "192.0.2.2:9464",
+        "PATH_INFO": path,
+        "REMOTE_ADDR": remote,
+        "HTTP_HOST": host,
     }
-    pages(never, loopback=False)(environment, lambda status, headers, error=None: answers.append(status))  # type: ignore[arg-type]
-    assert answers == ["403 Forbidden"]
+    page = StatusPage(never, InTurns(asyncio.new_event_loop(), never)) if details else None
+    body = pages(never, page, loopback=loopback)(
+        environment,
+        lambda status, headers, error=None: answers.append(status),  # type: ignore[arg-type, return-value]
+    )
+    return answers[0], b"".join(body)
+
+
+@pytest.mark.parametrize(
+    ("remote", "host", "details"),
+    [
+        ("192.0.2.1", "192.0.2.2:9464", True),
+        ("192.0.2.1", "localhost:9464", True),
+        ("127.0.0.1", "evil.example:9464", True),
+        ("127.0.0.1", "localhost:9464", False),
+    ],
+    ids=["another host", "another host that lies", "a name that was pointed here", "switched off"],
+)
+def test_beyond_loopback_the_details_are_told_to_this_host_only(remote: str, host: str, details: bool) -> None:
+    """O2: metrics and health may be scraped from elsewhere, the details may not."""
+
+    def status(path: str) -> str:
+        return ask(path, remote=remote, host=host, loopback=False, details=details)[0]
+
+    assert status("/statusz") == "403 Forbidden"
+    assert status("/page/live.json") == status("/page/page.js") == status("/page/index.html") == "404 Not Found"
+    assert ask("/", remote=remote, host=host, loopback=False, details=details) == (
+        "200 OK",
+        b"zkside: /metrics /healthz /readyz /statusz\n",
+    )
+
+
+@pytest.mark.parametrize("path", ["/page/../pages.py", "/page//etc/passwd", "/page/", "/page/..", "/page/%2e%2e/x.js"])
+def test_no_file_but_the_page_is_served(path: str) -> None:
+    assert ask(path, remote="127.0.0.1", host="localhost", loopback=True)[0] == "404 Not Found"
 
 
 def test_an_address_in_use_is_a_start_error_that_names_it(server: HttpServer) -> None:

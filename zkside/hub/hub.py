@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from zkside.core.diff import change_type, missed_events
+from zkside.core.recent import Recent
 from zkside.errors import NoNode
 from zkside.hub.events import EventIndex, EventSubscription, GapReason
 from zkside.hub.feed import Feed
@@ -122,6 +123,7 @@ class Hub:
         self._unlisten: Callable[[], None] = lambda: None
         self._events_in = self._conflated = 0
         self._gaps = dict.fromkeys(GapReason, 0)
+        self.recent = Recent(time.time)
         self.changes_out = 0
         """Changes sent to subscribers, counted by the streams."""
         self.snapshots_out = dict.fromkeys(SnapshotReason, 0)

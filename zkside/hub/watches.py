@@ -111,6 +111,9 @@ class Watches:
     def all(self) -> list[Watch]:
         return list(self._watches.values())
 
+    def __len__(self) -> int:
+        return len(self._watches)
+
     def of(self, root: Root) -> Watch | None:
         """The watch that serves a root."""
         return self._serving.get(root)

@@ -1,11 +1,9 @@
-"""The pages of the HTTP server: /metrics, /healthz, /readyz and /statusz."""
+"""The pages of the HTTP server: /metrics, /healthz, /readyz, /statusz, and the status page at /."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import asdict
 from enum import Enum
 from ipaddress import ip_address
@@ -15,47 +13,21 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import make_wsgi_app
 
 from zkside.ops.metrics import DaemonCollector
+from zkside.ops.status_page import StatusPage
+from zkside.ops.turns import LoopHangs
 from zkside.ops.view import View, why_not_ready
 from zkside.zk.session import SessionStatistics
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-LOOP_TIMEOUT_S = 5.0
-"""An event loop that does not answer for so long is dead: /healthz says so."""
 
+def pages(ask: Callable[[], View], page: StatusPage | None, *, loopback: bool) -> WSGIApplication:
+    """The application; without a `page` /statusz is not served either.
 
-class LoopHangs(Exception):
-    """The event loop did not answer in time."""
-
-
-def asker(loop: asyncio.AbstractEventLoop, gather: Callable[[], View]) -> Callable[[], View]:
-    """A function for other threads that has `gather` called on the loop. It raises LoopHangs."""
-
-    def ask() -> View:
-        answer: Future[View] = Future()
-
-        def fill() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            try:
-                answer.set_result(gather())
-            except BaseException as error:
-                answer.set_exception(error)
-
-        try:
-            loop.call_soon_threadsafe(fill)
-            return answer.result(LOOP_TIMEOUT_S)
-        except (TimeoutError, RuntimeError) as error:
-            answer.cancel()
-            raise LoopHangs(f"the event loop did not answer for {LOOP_TIMEOUT_S:g} s") from error
-
-    return ask
-
-
-def pages(ask: Callable[[], View], *, loopback: bool) -> WSGIApplication:
-    """The application. `loopback`: whether it is served there only; then requests that were addressed to
-    another name are refused (a web page of somebody else's, with its name pointed at this host)."""
+    `loopback`: whether it is served there only; then requests that were addressed to another name are refused (a web
+    page of somebody else's, with its name pointed at this host). The details are for this host alone in any case.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(DaemonCollector(ask))
     ProcessCollector(registry=registry)
@@ -65,10 +37,14 @@ def pages(ask: Callable[[], View], *, loopback: bool) -> WSGIApplication:
     def application(environment: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         if environment["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _plain(respond, "405 Method Not Allowed", "only GET\n")
-        if loopback and not _names_loopback(environment.get("HTTP_HOST", "")):
+        is_ours = _names_loopback(environment.get("HTTP_HOST", ""))
+        if loopback and not is_ours:
             return _plain(respond, "421 Misdirected Request", "ask for localhost\n")
+        is_here = is_ours and _is_loopback(environment.get("REMOTE_ADDR", ""))
+        details = page if is_here else None
+        path = environment["PATH_INFO"]
         try:
-            match environment["PATH_INFO"]:
+            match path:
                 case "/metrics":
                     return metrics(environment, respond)
                 case "/healthz":
@@ -80,11 +56,13 @@ def pages(ask: Callable[[], View], *, loopback: bool) -> WSGIApplication:
                     why = why_not_ready(ask())
                     return _plain(respond, "503 Service Unavailable" if why else "200 OK", (why or "ready") + "\n")
                 case "/statusz":
-                    if not _is_loopback(environment.get("REMOTE_ADDR", "")):
-                        return _plain(respond, "403 Forbidden", "only from this host\n")
+                    if details is None:
+                        return _plain(respond, "403 Forbidden", "only from this host, at localhost\n")
                     return _respond(respond, "200 OK", "application/json", _status(ask()))
-                case "/":
+                case "/" if details is None:
                     return _plain(respond, "200 OK", "zkside: /metrics /healthz /readyz /statusz\n")
+            if details is not None and (found := details.respond(path, respond)) is not None:
+                return found
         except LoopHangs as error:
             return _plain(respond, "503 Service Unavailable", f"{error}\n")
         return _plain(respond, "404 Not Found", "no such page\n")

@@ -84,6 +84,8 @@ class WatchServicer:
                 call.stream.pending, call.stream.watches = events.pending, events.places
                 await call.context.send_initial_metadata(())  # from here on nothing is missed
                 while (delivered := await events.next()) is not None:
+                    if isinstance(delivered, Gap):
+                        self._hub.recent.note("watch.gap", delivered.reason.name, events.targets[0].path)
                     yield self._events(delivered).SerializeToString()
         elif request.mode in (watch_pb2.WATCH_MODE_UNSPECIFIED, watch_pb2.WATCH_MODE_STATE):
             targets = _targets(request)
@@ -107,7 +109,10 @@ class WatchServicer:
             self._hub.changes_out += sum(len(cut.changes) for _, cut in delivered.cuts)
             return self._changes(subscription, targets, delivered)
         if isinstance(delivered, SnapshotChunk):
-            self._hub.snapshots_out[delivered.reason] += not delivered.more
+            if not delivered.more:
+                self._hub.snapshots_out[delivered.reason] += 1
+                if delivered.reason is not SnapshotReason.INITIAL:
+                    self._hub.recent.note("watch.gap", delivered.reason.name, targets[delivered.target].path)
             return (self._snapshot(subscription, targets[delivered.target], delivered),)
         answer = self._answer(delivered.zxid, subscription)
         if isinstance(delivered, Bookmark):
