@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,12 +15,18 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ops.process import DaemonProcess
 from zkside.cli.zookeeper import free_port
 from zkside.client import Client, Consistency, Scope, SessionState
+from zkside.errors import Quota
+from zkside.ops.metrics import KINDS
+from zkside.pb import watch_pb2, watch_pb2_grpc
+from zkside.recipes import ephemeral, group, lock
+from zkside.rpc import election
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,8 +90,12 @@ async def test_the_counters_count(daemon: DaemonProcess) -> None:
     found = families(daemon.get("/metrics")[1])
     assert ("zkside_session_state", {"state": "connected"}, 1.0) in found["zkside_session_state"]
     assert found["zkside_session_epoch"][0][2] == 1
-    for name in ("watch_events", "changes", "snapshots", "zookeeper_requests", "holds_granted"):
+    for name in ("watch_events", "changes", "zookeeper_requests"):
         assert found[f"zkside_{name}"][0][2] > 0, name
+    assert ("zkside_snapshots_total", {"reason": "initial"}, 1.0) in found["zkside_snapshots"]
+    assert ("zkside_holds_granted_total", {"kind": "ephemeral"}, 1.0) in found["zkside_holds_granted"]
+    ended = {"kind": "ephemeral", "reason": "RELEASED"}
+    assert ("zkside_holds_ended_total", ended, 1.0) in found["zkside_holds_ended"]
     assert found["zkside_cache_nodes"][0][2] >= 2
     operations = {labels["operation"] for _, labels, _ in found["zkside_zookeeper_request_duration_seconds"]}
     assert {"Create", "SetData"} <= operations
@@ -108,17 +119,75 @@ async def test_scraping_costs_the_same_with_many_subscribers(daemon: DaemonProce
         assert len(text.splitlines()) - before < 30
 
 
-async def test_every_metric_stands_in_the_documentation(daemon: DaemonProcess) -> None:
+async def test_the_documentation_lists_every_metric_with_its_labels_and_no_other(daemon: DaemonProcess) -> None:
     async with Client(daemon.address) as client:
         await use(client)
     page = (ROOT / "docs/operations.md").read_text()
-    documented = set(re.findall(r"[a-z_]+", page))
-    for line in daemon.get("/metrics")[1].splitlines():
-        if line.startswith("# TYPE ") and not line.startswith(("# TYPE process_", "# TYPE python_gc")):
-            name = line.split()[2]
-            is_created_stamp = name.endswith("_created")
-            suffix = name.removeprefix("zkside_zookeeper")
-            assert is_created_stamp or name in documented or suffix in documented, f"{name} is not documented"
+    rows = re.findall(r"^\| (`.*`) \|", page, re.MULTILINE)
+    documented = {
+        name: set(labels.split(",")) - {""}
+        for row in rows
+        for name, labels in re.findall(r"`((?:zkside|grpc_server)_\w+)(?:{([\w,]+)})?`", row)
+    }
+    exported: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(daemon.get("/metrics")[1]):
+        name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+        if not name.startswith(("process_", "python_gc_")):
+            exported[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert documented == exported
+
+
+def test_series_that_are_known_beforehand_begin_at_zero(daemon: DaemonProcess) -> None:
+    """Of one that begins with its first event, increase() and rate() do not see that event."""
+    found = families(daemon.get("/metrics")[1])
+    assert {labels["kind"] for _, labels, _ in found["zkside_holds_granted"]} == set(KINDS)
+    assert set(KINDS) == {ephemeral.RECIPE, group.RECIPE, lock.RECIPE, election.RECIPE}
+    assert len(found["zkside_holds_ended"]) == len(KINDS) * 8
+    assert len(found["zkside_holds"]) == len(KINDS) * 3
+    ways = {(labels["from"], labels["to"]): count for _, labels, count in found["zkside_session_transitions"]}
+    assert ways[("suspended", "lost")] == ways[("connected", "lost")] == 0
+    assert {labels["reason"] for _, labels, _ in found["zkside_gaps"]} == {"overflow", "disconnected"}
+    assert {labels["reason"] for _, labels, _ in found["zkside_snapshots"]} == {"initial", "resume_too_old", "overflow"}
+    assert all(count == 0 for _, _, count in found["zkside_quota_refusals"])
+    assert {labels["limit"] for _, labels, _ in found["zkside_quota_refusals"]} >= {
+        "max_holds",
+        "max_streams",
+        "max_calls",
+    }
+
+
+async def test_the_lowest_lease_is_told_while_something_is_owned(daemon: DaemonProcess) -> None:
+    async with Client(daemon.address) as client:
+        await client.session(wait_for_ready=True)
+        assert families(daemon.get("/metrics")[1])["zkside_lease_lowest_seconds"] == []
+        async with client.hold_ephemeral("/owned"):
+            found = families(daemon.get("/metrics")[1])
+            ((_, _, lowest_s),) = found["zkside_lease_lowest_seconds"]
+            assert 0 < lowest_s <= found["zkside_lease_remaining_seconds"][0][2] + 0.1
+
+
+async def test_who_does_not_read_is_seen_and_what_is_refused_is_counted(tmp_path: Path, hosts: str) -> None:
+    """W8, O4."""
+    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=hosts, QUOTAS_MAX_HOLDS="1") as daemon:
+        async with Client(daemon.address) as client, grpc.aio.insecure_channel(daemon.address) as channel:
+            await client.create("/large", wait_for_ready=True)
+            target = watch_pb2.WatchTarget(path="/large", scope=watch_pb2.SCOPE_NODE, with_data=True)
+            stream = watch_pb2_grpc.WatchServiceStub(channel).Watch(watch_pb2.WatchRequest(targets=[target]))
+            await stream.read()
+            found = families(daemon.get("/metrics")[1])
+            assert found["zkside_streams"][0][2] == 1
+            while found["zkside_stream_unread_max_seconds"][0][2] < 1.0:
+                await client.set("/large", os.urandom(900_000))
+                found = families(daemon.get("/metrics")[1])
+            assert found["zkside_streams_stalled"][0][2] == 0
+            stream.cancel()
+            async with client.hold_ephemeral("/held"):
+                with pytest.raises(Quota):
+                    async with client.hold_ephemeral("/more"):
+                        pass
+            found = families(daemon.get("/metrics")[1])
+            assert ("zkside_quota_refusals_total", {"limit": "max_holds"}, 1.0) in found["zkside_quota_refusals"]
+            assert found["zkside_stream_unread_max_seconds"][0][2] == 0
 
 
 def test_the_pages_refuse_other_names_and_methods(daemon: DaemonProcess) -> None:

@@ -18,6 +18,7 @@ from tests.rpc.host import PATIENCE_S, Host, Stubs, failure
 from tests.rpc.test_group import INVALID, heard, ids, joined, told
 from tests.rpc.test_hold import update
 from zkside.hub.hub import Hub, HubSettings
+from zkside.hub.subscription import SnapshotReason
 from zkside.model.watch import Scope, Target
 from zkside.pb import admin_pb2, node_pb2
 from zkside.pb.group_pb2 import (
@@ -154,7 +155,7 @@ async def test_a_watcher_that_reads_too_late_gets_the_whole_list(host: Host, sto
     stock_client.create("/g")
     subscription = await hub.subscribe((Target("/g", Scope.CHILDREN, True),))
     news = GroupWatch("/g", subscription, None).news()
-    assert await anext(news) == Listed([])
+    assert await anext(news) == Listed([], SnapshotReason.INITIAL)
     for number in range(10):
         stock_client.create(f"/g/{number}", ephemeral=True)
     while True:
