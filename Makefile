@@ -35,7 +35,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus
-	$(BIN)/pytest -q -m "not faults and not interop and not k8s and not release" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not release" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
@@ -55,6 +55,10 @@ interop: setup ## Let real Curator and kazoo contend with zkside for the same lo
 k8s: setup ## Render the Kubernetes manifests; check them, their alerts and their dashboard.
 	@tools/provide $(SERVER) kustomize prometheus
 	$(BIN)/pytest -q -m k8s $(ARGS) tests/k8s
+
+image: setup ## Build the image without Docker, and run it: read-only, bounded, against ZooKeeper. As root.
+	@tools/provide $(SERVER) containers compose prometheus
+	$(BIN)/pytest -q -m image $(ARGS) tests/image
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)
@@ -98,6 +102,8 @@ lock: ## Pin the requirements anew, with hashes, from the ranges in pyproject.to
 	@test -x .zkside/lock/bin/pip-compile || { $(PYTHON) -m venv .zkside/lock && .zkside/lock/bin/pip install -q pip-tools; }
 	.zkside/lock/bin/pip-compile $(LOCK) -o requirements/run.txt pyproject.toml
 	.zkside/lock/bin/pip-compile $(LOCK) -c requirements/run.txt --extra dev -o requirements/dev.txt pyproject.toml
+	.zkside/lock/bin/pip-compile $(LOCK) -c requirements/dev.txt --only-build-deps --build-deps-for wheel \
+		-o requirements/build.txt pyproject.toml
 
 clean: ## Remove the virtual environment and all that was generated.
 	rm -rf .venv .zkside dist zkside/pb .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -130,4 +136,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop k8s check fmt proto bench dist release release-check baseline lock clean setup
+.PHONY: help run test faults safety interop k8s image check fmt proto bench dist release release-check baseline lock clean setup

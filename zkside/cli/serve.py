@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -25,9 +27,17 @@ def serve(invocation: Invocation, config_file: Path | None, **options: Any) -> N
     if root.get_parameter_source("address") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--address is where clients look for a daemon; it listens at --listen")
 
+    # The first process of a container is sent no signal that it does not catch, and loading takes a while. Nothing has
+    # been opened until the daemon puts a handler of its own in the place of this one.
+    signal.signal(signal.SIGTERM, _end)
+
     def body() -> int:
         from zkside.daemon import run
 
         return run(read_configuration(config_file, options).config)
 
     invocation.end(body)
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit(0)
