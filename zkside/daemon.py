@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,22 +22,26 @@ import zkside
 from zkside import log
 from zkside.config import AtShutdown, Config, LogFormat
 from zkside.config_kinds import Address
+from zkside.daemon_operation import Operation
 from zkside.daemon_page import status_page
 from zkside.daemon_parts import (
     Backend,
     connector,
     hold_settings,
     hub_settings,
+    quota_settings,
     rpc_settings,
     session_settings,
     versions,
 )
+from zkside.daemon_signals import Signals
 from zkside.hub.hub import Hub, HubSettings
 from zkside.ops.http import HttpServer
 from zkside.ops.lag import LagProbe
 from zkside.ops.levels import Levels
 from zkside.ops.log_lines import Log
 from zkside.ops.pages import pages
+from zkside.ops.systemd import ServiceManager
 from zkside.ops.turns import asker
 from zkside.ops.view import View
 from zkside.recipes.holds import Holds
@@ -55,9 +57,20 @@ RELEASE_SHARE = 0.6
 class Daemon:
     """One daemon, from `start` to `stop`, each called once."""
 
-    def __init__(self, config: Config, *, backend: Backend = Backend.KAZOO) -> None:
-        """Raises: StartError when the configuration names what cannot be used, such as a state_dir in use."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        backend: Backend = Backend.KAZOO,
+        read: Callable[[], Config] | None = None,
+        output: Log | None = None,
+    ) -> None:
+        """`read` reads the configuration again from where it came from; `output` is where the log goes.
+
+        Raises: StartError when the configuration names what cannot be used, such as a state_dir in use.
+        """
         self.config = config
+        """What is in force; `configure` replaces it."""
         self.backend = backend
         self.http: HttpServer | None = None
         self.lag = LagProbe()
@@ -69,7 +82,9 @@ class Daemon:
         self.hub = Hub(self.session, _with_directory(hub_settings(config)))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
         self.files = FileWatch()
-        self.rpc = RpcServer(self.session, self.hub, self.holds, rpc_settings(config, backend), self.files)
+        self.operation = Operation(self, read=read, output=output or Log(), levels=Levels(config.log.level.value))
+        settings = rpc_settings(config, backend)
+        self.rpc = RpcServer(self.session, self.hub, self.holds, settings, self.files, self.operation)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -117,8 +132,18 @@ class Daemon:
             keep = True
         await self.session.close(keep_session=keep, within_s=max(0.0, until_s - time.monotonic()))
         self.lag.stop()
+        self.operation.levels.close()
         if self.http is not None:
             await asyncio.to_thread(self.http.stop)
+
+    def configure(self, config: Config) -> None:
+        """From now on the live keys are as they are here; the others are to be as they were."""
+        self.config = config
+        self.hub.configure(hub_settings(config))
+        self.holds.settings = hold_settings(config)
+        self.rpc.configure(quota_settings(config))
+        self.operation.output.set_format(as_json=config.log.format is LogFormat.JSON)
+        self.operation.levels.configure(config.log.level.value)
 
     def view(self) -> View:
         """The whole daemon at this moment. Only on the event loop."""
@@ -155,42 +180,49 @@ def run(
     config: Config,
     *,
     backend: Backend = Backend.KAZOO,
+    read: Callable[[], Config] | None = None,
     announce: Callable[[Daemon], None] = lambda daemon: None,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT; returns the exit status. `announce` is called when it serves.
 
+    SIGHUP reads the configuration again, with `read`; SIGUSR1 writes the state to a file.
     Raises: StartError.
     """
-    Log().start(as_json=config.log.format is LogFormat.JSON)
-    Levels(config.log.level.value)
+    output = Log()
+    output.start(as_json=config.log.format is LogFormat.JSON)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config, backend, announce))
+        return runner.run(_run(lambda: Daemon(config, backend=backend, read=read, output=output), announce))
 
 
-async def _run(config: Config, backend: Backend, announce: Callable[[Daemon], None]) -> int:
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-
-    def ask(name: str) -> None:
-        if asked.is_set():
-            log.daemon_cut(signal=name)
-            logging.shutdown()
-            os._exit(1)
-        log.daemon_stopping(signal=name)
-        asked.set()
-
-    daemon = Daemon(config, backend=backend)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, ask, signum.name)
+async def _run(make: Callable[[], Daemon], announce: Callable[[Daemon], None]) -> int:
+    manager = ServiceManager(os.environ)
+    signals = Signals(manager)
+    signals.install()
+    daemon = make()
     await daemon.start()
     _settle_memory()
+    signals.serve(daemon.operation)
     http_port = daemon.http.port if daemon.http is not None else 0
     log.daemon_serving(addresses=daemon.addresses, http_port=http_port, version=zkside.__version__, pid=os.getpid())
+    manager.ready()
+    manager.start(lambda: _in_a_line(daemon))
     announce(daemon)
-    await asked.wait()
+    await signals.stop.wait()
+    await signals.close()
     await daemon.stop()
+    manager.stop()
     log.daemon_stopped()
     return 0
+
+
+def _in_a_line(daemon: Daemon) -> str:
+    """For `systemctl status`."""
+    session = daemon.session.status
+    draining = "draining; " if daemon.rpc.is_draining else ""
+    server = f" to {session.server}" if session.server else ""
+    return (
+        f"{draining}session {session.state.value}{server}, {len(daemon.holds)} holds, {len(daemon.rpc.streams)} streams"
+    )
 
 
 def _with_directory(settings: HubSettings) -> HubSettings:

@@ -22,7 +22,8 @@
     ├── OutcomeUnknown          sent, not answered, not to be found out
     ├── DeadlineExceeded        the caller's deadline passed
     ├── Denied                  zkside's own policy: PolicyDenied, Unauthenticated
-    └── StartError              the daemon cannot start: configuration, socket in use, listener unsafe
+    └── StartError              the daemon cannot start: socket in use, listener unsafe
+        └── BadConfiguration
 
 `reason` is the name under which an error travels (docs/errors.md); `rpc/status.py` holds the one table from
 here to gRPC's codes. Every error may carry `metadata`: short strings that a program can act on.
@@ -217,3 +218,11 @@ class StartError(ZksideError):
     """The daemon cannot start."""
 
     reason = "START_ERROR"
+
+
+class BadConfiguration(StartError):
+    """The configuration cannot be used."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("the configuration cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+        self.problems = problems

@@ -28,6 +28,7 @@ FIELDS = {
     "hold_id": "the hold's id",
     "holds": "holds, counted",
     "http_port": "the port of /metrics and the pages; 0: none",
+    "identities": "identities of the policy, counted",
     "incident": "the id that the client was told",
     "kind": "the hold's recipe: `lock`, `election`, …",
     "level": "a level: `debug`, `info`, `warning`, `error`",
@@ -48,6 +49,7 @@ FIELDS = {
     "timeout_s": "the session's timeout, in seconds",
     "token": "the fencing token",
     "version": "of zkside",
+    "waiting": "lines that wait to be written",
     "whose": "the logger whose level it is: `zkside.session`, `kazoo`, …, or `all loggers`",
     "what": "at which occasion",
 }
@@ -330,3 +332,21 @@ def hold_work_failed(*, kind: str, path: str, error: BaseException) -> None:
 @event("rpc.incident", ERROR, "incident {incident} in {method}", with_trace=True)
 def rpc_incident(*, incident: str, method: str, error: BaseException) -> None:
     """An error of zkside's own; the client was told this id and nothing else."""
+
+
+# Policy and audit
+
+
+@event("policy.applied", INFO, "the policy of {identities} identities is in force, {streams} streams end by it")
+def policy_applied(*, identities: int, streams: int) -> None:
+    """The policy's file was read, at the start or because it has changed. Whose streams end has lost a right."""
+
+
+@event("audit.dropping", ERROR, "{waiting} lines wait for the audit log: more are dropped, and counted")
+def audit_dropping(*, waiting: int) -> None:
+    """The disk does not keep up. The audit log itself says how many lines it lacks."""
+
+
+@event("audit.not_written", ERROR, "the audit log {file} cannot be written, and lacks lines from now on: {error}")
+def audit_not_written(*, file: Path, error: BaseException) -> None:
+    """The disk is full, or the directory is gone. It is tried again with every line."""

@@ -21,7 +21,8 @@ from zkside.config_source import read
 from zkside.daemon import Backend, run
 from zkside.errors import StartError
 try:
-    sys.exit(run(read(environment=os.environ).config, backend=Backend(sys.argv[1])))
+    again = lambda: read(environment=os.environ).config
+    sys.exit(run(again(), backend=Backend(sys.argv[1]), read=again))
 except StartError as error:
     sys.exit(f"refused: {error}")
 """
@@ -30,14 +31,16 @@ except StartError as error:
 class DaemonProcess:
     """Configured by environment variables; logs JSON lines, which `wait_for` reads."""
 
-    def __init__(self, directory: Path, *, backend: str = "kazoo", launcher: Sequence[str] = (), **keys: str) -> None:
-        """`keys` as in the environment, without their ZKSIDE_: ZOOKEEPER_HOSTS="…". `launcher` is a command in
-        front of the daemon's that becomes it.
+    def __init__(
+        self, directory: Path, *, backend: str = "kazoo", launcher: Sequence[str] = (), **keys: str | None
+    ) -> None:
+        """`keys` as in the environment, without their ZKSIDE_: ZOOKEEPER_HOSTS="…"; None leaves a default of here
+        out. `launcher` is a command in front of the daemon's that becomes it.
         """
         self.address = f"unix:{directory}/zkside.sock"
         settings = {"LISTEN": self.address, "HTTP_LISTEN": "127.0.0.1:0", "LOG_FORMAT": "json"} | keys
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ZKSIDE_")}
-        environment |= {f"ZKSIDE_{name}": value for name, value in settings.items()}
+        environment |= {f"ZKSIDE_{name}": value for name, value in settings.items() if value is not None}
         self._process = subprocess.Popen(
             [*launcher, sys.executable, "-c", _CODE, backend],
             env=environment,
@@ -58,14 +61,18 @@ class DaemonProcess:
         self._unread.put(None)
 
     def wait_for(self, words: str, *, within_s: float = 30.0) -> dict[str, Any]:
-        """The first log line from here on whose message has these words."""
+        """The first log line from here on that has these words."""
+        entry: dict[str, Any] = json.loads(self.wait_line(words, within_s=within_s))
+        return entry
+
+    def wait_line(self, words: str, *, within_s: float = 30.0) -> str:
+        """As `wait_for`, for a log of text."""
         while True:
             line = self._unread.get(timeout=within_s)
             assert line is not None, f"ended without {words!r}: {''.join(self.lines)}"
             self.lines.append(line)
             if words in line:
-                entry: dict[str, Any] = json.loads(line)
-                return entry
+                return line
 
     def wait_serving(self) -> Self:
         entry = self.wait_for("serving at")
@@ -84,6 +91,10 @@ class DaemonProcess:
     @property
     def log(self) -> str:
         return "".join(self.lines)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def signal(self, signum: signal.Signals) -> None:
         self._process.send_signal(signum)

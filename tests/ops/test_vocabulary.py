@@ -90,7 +90,7 @@ def test_every_field_has_one_meaning_and_none_is_forgotten() -> None:
 def test_each_event_is_whole_in_both_formats(event: Event, caplog: pytest.LogCaptureFixture) -> None:
     """A name of two parts, a meaning, and a message whose fields exist."""
     assert re.fullmatch(r"[a-z]+\.[a-z_]+", event.name)
-    assert event.meaning.endswith(".")
+    assert event.meaning.endswith((".", "?"))
     assert {field for _, field, _, _ in Formatter().parse(event.text) if field} <= set(event.fields)
     with caplog.at_level(logging.DEBUG, event.logger):
         getattr(log, event.name.replace(".", "_"))(**{name: VALUES[of] for name, of in event.fields.items()})

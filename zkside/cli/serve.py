@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from zkside.cli.daemon_options import daemon_options, read_configuration
 from zkside.cli.invocation import Invocation, pass_invocation
+
+if TYPE_CHECKING:
+    from zkside.config import Config
 
 
 @click.command()
@@ -34,7 +37,10 @@ def serve(invocation: Invocation, config_file: Path | None, **options: Any) -> N
     def body() -> int:
         from zkside.daemon import run
 
-        return run(read_configuration(config_file, options).config)
+        def read() -> Config:
+            return read_configuration(config_file, options).config
+
+        return run(read(), read=read)
 
     invocation.end(body)
 

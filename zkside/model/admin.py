@@ -24,5 +24,18 @@ class Reloaded:
     """Keys that have a new value now."""
     needs_restart: tuple[str, ...] = ()
     """Keys that differ from what the daemon runs with, and have no effect before its next start."""
+    refused: tuple[str, ...] = ()
+    """Certificates, tokens or a policy that could not be read again, with the reason; the rest was."""
     problems: tuple[str, ...] = ()
     """Why nothing was changed; empty when the configuration is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStatistics:
+    """Counted since the start."""
+
+    reloaded: int
+    refused: int
+    """Because the configuration could not be used."""
+    needs_restart: int
+    """Keys whose new value waits for a restart, as of the last reading."""

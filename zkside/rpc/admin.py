@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 import zkside
+from zkside.errors import InvalidArgument, NotSupported
 from zkside.hub.hub import Hub
+from zkside.model.admin import LoggerLevel, Reloaded
 from zkside.pb import admin_pb2
 from zkside.recipes.holds import Holds
 from zkside.rpc import convert
-from zkside.rpc.interceptors import Call
+from zkside.rpc.interceptors import Call, StreamCall
 from zkside.rpc.streams import Streams
 from zkside.zk.session import Session
+
+PIECE_BYTES = 64 * 1024
+
+
+class Operation(Protocol):
+    """What only the daemon as a whole can do (zkside/daemon_operation.py)."""
+
+    def reload(self) -> Reloaded:
+        """Read the configuration again."""
+
+    def log_levels(self) -> tuple[LoggerLevel, ...]:
+        """The level of all loggers first."""
+
+    def configured_log_level(self) -> str:
+        """What the configuration says."""
+
+    def set_log_level(self, logger: str, level: str, for_s: float) -> None:
+        """Raises: InvalidArgument."""
+
+    def log_lines(self) -> tuple[list[str], int]:
+        """The last lines, and how many older ones were dropped."""
+
+    def dump(self) -> AsyncIterator[str]:
+        """The whole state as one JSON document, in pieces."""
 
 
 class AdminServicer:
@@ -26,14 +53,17 @@ class AdminServicer:
         streams: Streams,
         backend: str,
         drain: Callable[[], Awaitable[tuple[int, int]]],
+        operation: Operation | None,
     ) -> None:
-        """`drain` answers with the numbers of ended streams and released holds."""
+        """`drain` answers with the numbers of ended streams and released holds. `operation` is None for a server
+        without a daemon around it, which does not support those calls."""
         self._session = session
         self._hub = hub
         self._holds = holds
         self._streams = streams
         self._backend = backend
         self._drain = drain
+        self._operation = operation
         self._started_s = time.monotonic()
 
     async def get_status(self, request: admin_pb2.GetStatusRequest, call: Call) -> admin_pb2.GetStatusResponse:
@@ -102,3 +132,61 @@ class AdminServicer:
             ended_streams=ended_streams,
             released_holds=released_holds,
         )
+
+    async def reload_config(self, request: admin_pb2.ReloadConfigRequest, call: Call) -> admin_pb2.ReloadConfigResponse:
+        told = self._whole().reload()
+        return admin_pb2.ReloadConfigResponse(
+            header=convert.header(self._session, self._session.last_zxid),
+            applied=told.applied,
+            needs_restart=told.needs_restart,
+            refused=told.refused,
+            problems=told.problems,
+        )
+
+    async def get_log_level(self, request: admin_pb2.GetLogLevelRequest, call: Call) -> admin_pb2.GetLogLevelResponse:
+        operation = self._whole()
+        return admin_pb2.GetLogLevelResponse(
+            header=convert.header(self._session, self._session.last_zxid),
+            levels=[_level(level) for level in operation.log_levels()],
+            configured=operation.configured_log_level(),
+        )
+
+    async def set_log_level(self, request: admin_pb2.SetLogLevelRequest, call: Call) -> admin_pb2.SetLogLevelResponse:
+        operation = self._whole()
+        for_s = request.keep_for.ToNanoseconds() / 1e9
+        if for_s < 0:
+            raise InvalidArgument("must not be negative", field="keep_for")
+        operation.set_log_level(request.logger, request.level, for_s)
+        return admin_pb2.SetLogLevelResponse(
+            header=convert.header(self._session, self._session.last_zxid),
+            levels=[_level(level) for level in operation.log_levels()],
+        )
+
+    async def list_log_lines(
+        self, request: admin_pb2.ListLogLinesRequest, call: Call
+    ) -> admin_pb2.ListLogLinesResponse:
+        lines, dropped = self._whole().log_lines()
+        return admin_pb2.ListLogLinesResponse(
+            header=convert.header(self._session, self._session.last_zxid), lines=lines, dropped=dropped
+        )
+
+    async def dump_state(
+        self, request: admin_pb2.DumpStateRequest, call: StreamCall
+    ) -> AsyncGenerator[admin_pb2.DumpStateResponse, None]:
+        gathered = bytearray()
+        async for text in self._whole().dump():
+            gathered += text.encode()
+            while len(gathered) >= PIECE_BYTES:
+                yield admin_pb2.DumpStateResponse(piece=bytes(gathered[:PIECE_BYTES]))
+                del gathered[:PIECE_BYTES]
+        yield admin_pb2.DumpStateResponse(piece=bytes(gathered))
+
+    def _whole(self) -> Operation:
+        if self._operation is None:
+            raise NotSupported("this server has no daemon around it")
+        return self._operation
+
+
+def _level(level: LoggerLevel) -> admin_pb2.LogLevel:
+    back_in = convert.duration(level.back_s) if level.back_s else None
+    return admin_pb2.LogLevel(logger=level.logger, level=level.level, back_in=back_in)

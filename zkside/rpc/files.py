@@ -148,6 +148,10 @@ class FileWatch:
         for kept in [*self._kept]:
             kept.look()
 
+    def read_now(self) -> tuple[str, ...]:
+        """Read all of them, whether or not they have changed; what is wrong with those that make no sense."""
+        return tuple(f"{kept.name}: {kept.error}" for kept in [*self._kept] if not kept.read_now())
+
     def statistics(self) -> tuple[KeptStatistics, ...]:
         return tuple(kept.statistics() for kept in self._kept)
 

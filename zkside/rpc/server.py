@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import Metric
 
+from zkside import log
 from zkside.errors import Draining
 from zkside.hub.hub import Hub
 from zkside.pb import (
@@ -32,8 +33,8 @@ from zkside.pb import (
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Queueing
-from zkside.rpc.admin import AdminServicer
-from zkside.rpc.carry import CarryServicer, Opening
+from zkside.rpc.admin import AdminServicer, Operation
+from zkside.rpc.carry import CarryServicer
 from zkside.rpc.election import ElectionServicer
 from zkside.rpc.entrances import Entrances
 from zkside.rpc.files import FileWatch
@@ -41,7 +42,7 @@ from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
 from zkside.rpc.identity import Door
-from zkside.rpc.interceptors import Call, Interceptors, Recall
+from zkside.rpc.interceptors import Call, Interceptors, Opening, Recall
 from zkside.rpc.listeners import TcpListener
 from zkside.rpc.lock import LockServicer
 from zkside.rpc.node import NodeServicer
@@ -50,6 +51,9 @@ from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings, Streams, StreamsStatistics
 from zkside.rpc.watch import WatchServicer
 from zkside.zk.session import Session
+
+if TYPE_CHECKING:
+    from zkside.rpc.guarding import Guarding
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -132,9 +136,16 @@ class RpcServer:
     """All services on all listeners."""
 
     def __init__(
-        self, session: Session, hub: Hub, holds: Holds, settings: RpcSettings, files: FileWatch | None = None
+        self,
+        session: Session,
+        hub: Hub,
+        holds: Holds,
+        settings: RpcSettings,
+        files: FileWatch | None = None,
+        operation: Operation | None = None,
     ) -> None:
-        """`files` looks after the files that the settings name; it is started and stopped by its owner."""
+        """`files` looks after the files that the settings name; it is started and stopped by its owner.
+        `operation` is what the daemon around this server offers to AdminService."""
         self._session = session
         self._holds = holds
         self._settings = settings
@@ -182,10 +193,17 @@ class RpcServer:
             elections,
             groups,
             CarryServicer(holds, opening),
-            AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain),
+            AdminServicer(session, hub, holds, self.streams, settings.backend, self.drain, operation),
         )
         self._servers: list[grpc.aio.Server] = []
         self._entrances = Entrances(settings, self.files)
+        self._guarding: Guarding | None = None
+        if settings.is_guarded:
+            # Other daemons do without its memory.
+            from zkside.rpc.guarding import Guarding
+
+            self._guarding = Guarding(settings, self.files, holds, hub)
+            self.interceptors.guard = self._guarding.guard
         self._unlisten: Callable[[], None] = lambda: None
 
     def _all_handlers(self, door: Door | None) -> _Handlers:
@@ -210,13 +228,22 @@ class RpcServer:
     async def start(self) -> None:
         """Serve, whatever ZooKeeper does. Raises: StartError; nothing is left behind then."""
         try:
+            if self._guarding is not None:
+                self._guarding.open()
             self.addresses = self._entrances.open(self._server)
+            if self._guarding is not None:
+                self._entrances.on_tokens_changed(self._guarding.tokens_changed)
             if self._settings.health_listener is not None:
                 self._servers.append(self._health_server(self._settings.health_listener))
             for each in self._servers:
                 await each.start()
+            for address in (*self.addresses, self.health_address):
+                if address:
+                    log.listener_opened(address=address)
         except BaseException:
             await self._stop_servers(0.0)
+            if self._guarding is not None:
+                self._guarding.close()
             raise
         self._unlisten = self._session.listen(status=self.health.session_changed)
         self.health.session_changed(self._session.status)
@@ -243,9 +270,12 @@ class RpcServer:
         self.streams.draining = True
         self.health.drain()
         open_streams = len(self.streams)
+        log.daemon_draining(holds=len(self._holds), streams=open_streams)
         released = await self._holds.drain()
         await self.streams.end_in_order(Draining("the daemon is being drained"), infrastructure=False)
-        return open_streams - len(self.streams), released
+        ended = open_streams - len(self.streams)
+        log.daemon_drained(holds=released, streams=ended)
+        return ended, released
 
     async def stop(self, grace_s: float, *, keep_holds: bool = False) -> None:
         """Stop in order, within the grace time: not serving, no new streams, holds released and their streams
@@ -272,6 +302,8 @@ class RpcServer:
         # A handler that was cut runs its last lines after the server has stopped.
         await self.streams.wait_ended(infrastructure=True)
         await self._writes.close()
+        if self._guarding is not None:
+            self._guarding.close()
 
     async def _stop_servers(self, grace_s: float) -> None:
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
@@ -284,8 +316,11 @@ class RpcServer:
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """The families `grpc_server_*`, `zkside_stream*`, `zkside_files_*` and `zkside_tls_*`."""
-        return chain(self.streams.collect(), self.interceptors.collect(), self._entrances.collect())
+        """The families `grpc_server_*`, `zkside_stream*`, `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and
+        `zkside_audit_*` where there is such a thing."""
+        guard = self.interceptors.guard
+        guarded = () if guard is None else guard.collect()
+        return chain(self.streams.collect(), self.interceptors.collect(), self._entrances.collect(), guarded)
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""
