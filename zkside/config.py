@@ -264,6 +264,30 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may do what."""
+
+    file: Path | None = _key(
+        File(),
+        None,
+        "The identities, and what each may do (docs/security.md). It is read again when it changes. Without it whoever "
+        "can connect may do everything.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A record of writes, holds, administration, and of what was denied."""
+
+    file: Path | None = _key(
+        File(), None, 'Where it is written, a JSON object a line; "-" for standard error. Without it there is none.'
+    )
+    max_waiting: int = _key(
+        Number(100, 1_000_000), 10_000, "Lines that wait to be written; more are dropped, counted, and spoken of."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Http:
     """Metrics and status pages."""
 
@@ -338,6 +362,8 @@ class Config:
     quotas: Quotas = field(default_factory=Quotas)
     tls: ServerTls = field(default_factory=ServerTls)
     tokens: Tokens = field(default_factory=Tokens)
+    policy: Policy = field(default_factory=Policy)
+    audit: Audit = field(default_factory=Audit)
     http: Http = field(default_factory=Http)
     health: Health = field(default_factory=Health)
     shutdown: Shutdown = field(default_factory=Shutdown)

@@ -123,6 +123,9 @@ def rpc_settings(config: Config, backend: Backend) -> RpcSettings:
         backend=backend.value,
         tls=_tls_files(config),
         token_files=config.tokens.files,
+        policy_file=config.policy.file,
+        audit_file=config.audit.file,
+        max_audit_waiting=config.audit.max_waiting,
     )
 
 

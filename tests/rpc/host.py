@@ -24,7 +24,8 @@ from zkside.pb import (
     watch_pb2_grpc,
 )
 from zkside.recipes.holds import Holds, HoldSettings
-from zkside.rpc.listeners import TcpListener, UnixListener
+from zkside.rpc.files import FileWatch
+from zkside.rpc.listeners import TcpListener, TlsFiles, UnixListener
 from zkside.rpc.server import RpcServer
 from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings
@@ -78,6 +79,11 @@ class Host:
         journal: Journal | None = None,
         timeout_s: float = TIMEOUT_S,
         connect: bool = True,
+        tls: TlsFiles | None = None,
+        token_files: tuple[Path, ...] = (),
+        policy_file: Path | None = None,
+        audit_file: Path | None = None,
+        max_audit_waiting: int = 10_000,
     ) -> None:
         self.session = Session(
             kazoo_connector(KazooSettings(hosts, session_timeout_s=timeout_s)),
@@ -87,13 +93,22 @@ class Host:
         self.hub = Hub(self.session, HubSettings())
         self.holds = Holds(self.session, self.hub, hold_settings)
         quotas = quotas or QuotaSettings()
+        self.files = FileWatch()
         self.rpc = RpcServer(
             self.session,
             self.hub,
             self.holds,
             RpcSettings(
-                listeners or (UnixListener(directory / "zkside.sock"),), health_listener=health_listener, quotas=quotas
+                listeners or (UnixListener(directory / "zkside.sock"),),
+                health_listener=health_listener,
+                quotas=quotas,
+                tls=tls,
+                token_files=token_files,
+                policy_file=policy_file,
+                audit_file=audit_file,
+                max_audit_waiting=max_audit_waiting,
             ),
+            self.files,
         )
         self._connect = connect
         self._stopped = False

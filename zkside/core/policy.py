@@ -135,7 +135,7 @@ def decide(identity: Identity, verb: Verb, path: str) -> Decision:
     Of several rules that allow it the one with the longest path is named. A path that ZooKeeper would not take, and
     one outside of the identity's chroot, is denied whatever the rules say.
     """
-    shown = path if len(path) <= SHOWN_CHARACTERS else path[:SHOWN_CHARACTERS] + "…"
+    shown = paths.shown(path, SHOWN_CHARACTERS)
     try:
         paths.validate(path)
     except InvalidPath as error:

@@ -69,3 +69,8 @@ def ancestors(path: str) -> list[str]:
         path = parent(path)
         above.append(path)
     return above
+
+
+def shown(path: str, most_characters: int) -> str:
+    """The path, or its beginning, for a sentence."""
+    return path if len(path) <= most_characters else path[:most_characters] + "…"

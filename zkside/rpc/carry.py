@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
-from typing import Any
 
 from zkside.errors import Draining, HoldLost, InvalidArgument, NoAuth, SessionSuspended, ZksideError
-from zkside.model.hold import HoldUpdate, Reason
+from zkside.model.hold import Reason
 from zkside.model.session import SessionStatus
 from zkside.pb import carry_pb2, hold_pb2
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
 from zkside.rpc import convert, status
-from zkside.rpc.interceptors import StreamCall
-from zkside.rpc.streams import Stream
-
-Opening = Callable[[Any], AsyncGenerator[HoldUpdate, None]]
-"""From the request for a hold to its updates."""
+from zkside.rpc.interceptors import Opening, StreamCall
 
 MAX_UNTAKEN = 1024
 """Updates that wait for the client to read; beyond, each hold keeps its own (recipes/audience.py)."""
@@ -38,7 +33,7 @@ class CarryServicer:
     def carry(
         self, requests: AsyncIterator[carry_pb2.CarryRequest], call: StreamCall
     ) -> AsyncGenerator[carry_pb2.CarryResponse, None]:
-        return _Carrying(self._holds, self._opening, call.stream).run(requests)
+        return _Carrying(self._holds, self._opening, call).run(requests)
 
 
 class _Carried:
@@ -58,11 +53,12 @@ class _Carried:
 class _Carrying:
     """One stream. Tasks: one that reads, and one for each hold, which hands its updates to the stream."""
 
-    def __init__(self, holds: Holds, opening: Mapping[str, Opening], stream: Stream) -> None:
+    def __init__(self, holds: Holds, opening: Mapping[str, Opening], call: StreamCall) -> None:
         self._holds = holds
         self._session = holds.session
         self._opening = opening
-        self._stream = stream
+        self._call = call
+        self._stream = call.stream
         self._carried: dict[int, _Carried] = {}
         self._untaken: deque[carry_pb2.CarriedUpdate] = deque()
         self._filled = asyncio.Event()
@@ -133,7 +129,7 @@ class _Carrying:
             raise InvalidArgument(f"the tag {step.tag} is in use", field="steps.tag")
         carried = self._carried[step.tag] = _Carried()
         self._stream.ends_by_itself = True
-        following = self._follow(carried, step, self._opening[name], getattr(step, name))
+        following = self._follow(carried, step, name)
         carried.task = asyncio.get_running_loop().create_task(following, name=f"carry {name}")
         carried.task.add_done_callback(lambda task: self._end(step.tag, carried, task))
 
@@ -154,10 +150,11 @@ class _Carrying:
 
     # What becomes of it
 
-    async def _follow(self, carried: _Carried, step: carry_pb2.CarryStep, opening: Opening, request: object) -> None:
+    async def _follow(self, carried: _Carried, step: carry_pb2.CarryStep, name: str) -> None:
         while True:
             try:
-                async with aclosing(opening(request)) as updates:
+                asked = self._call.carried(name, self._opening[name], getattr(step, name))
+                async with aclosing(asked) as updates:
                     async for update in updates:
                         carried.hold_id = update.hold_id
                         self._tell(carry_pb2.CarriedUpdate(tag=step.tag, update=convert.hold_update(update)))

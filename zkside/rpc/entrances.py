@@ -47,6 +47,11 @@ class Entrances:
             addresses.append(self._listening.open(made, listener))
         return tuple(addresses)
 
+    def on_tokens_changed(self, changed: Callable[[Tokens], None]) -> None:
+        """Call this whenever other tokens are known than before. After `open`."""
+        if self._tokens is not None:
+            self._tokens.on_change(changed)
+
     def open_health(self, server: grpc.aio.Server, listener: TcpListener) -> str:
         """As `open`, for a server that has nothing to protect."""
         return self._listening.open(server, listener, for_all=True)

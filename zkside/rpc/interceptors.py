@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -23,12 +23,16 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from zkside.errors import InvalidArgument, Quota, SessionSuspended
+from zkside.model.hold import HoldUpdate
 from zkside.model.identity import Peer
 from zkside.rpc import status
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
 from zkside.zk.session import Session
+
+if TYPE_CHECKING:
+    from zkside.rpc.guard import Guard
 
 READY_KEY = "zkside-wait-for-ready"
 STATUS_PATIENCE_S = 1.0
@@ -40,6 +44,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Recall = Callable[[bytes], bytes | None]
 """From the bytes of a request to those of an answer that needs no handler; None if it does."""
 Answer = Message | bytes
+Opening = Callable[[Any], AsyncGenerator[HoldUpdate, None]]
+"""From the request for a hold to its updates."""
 
 
 class Call:
@@ -73,6 +79,10 @@ class StreamCall(Call):
         super().__init__(context, peer=peer)
         self.stream = stream
         """Its entry in the registry."""
+
+    def carried(self, step: str, opening: Opening, request: Any) -> AsyncGenerator[HoldUpdate, None]:
+        """The updates of a hold that this step of the stream asks for."""
+        return opening(request)
 
 
 UnaryHandler = Callable[[Any, Call], Awaitable[Answer]]
@@ -115,6 +125,8 @@ class Interceptors(Collector):
         self.incidents = 0
         """Calls and streams that ended in an error of our own, counted."""
         self._idle: asyncio.Event | None = None
+        self.guard: Guard | None = None
+        """Stands before every handler that is wrapped from now on, on a door; None: nothing does."""
 
     async def wait_idle(self) -> None:
         """Return when no unary call is under way."""
@@ -136,6 +148,9 @@ class Interceptors(Collector):
         Cancellation: a caller that goes away or whose deadline passes cancels the handler, and with it the
         request that it awaits.
         """
+        if self.guard is not None and door is not None:
+            handler, door = self.guard.around(method, handler, recall, door)
+            recall = None
         kind = ("unary", "client_stream", "server_stream", "bidi_stream")[
             method.client_streaming + 2 * method.server_streaming
         ]

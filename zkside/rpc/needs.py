@@ -69,7 +69,8 @@ class Row:
     watches: Callable[[Any], int] = _none
     """How many it counts for in the quota."""
     one_by_one: bool = False
-    """Each message of the stream asks for itself, and is refused alone."""
+    """Each message of the stream asks for itself (`asks_each`), and is refused alone."""
+    asks_each: Asks = _nothing
     carries: bool = False
     """As one_by_one, but what it asks for are holds of other methods (StreamCall.carried)."""
     is_audited: bool = False
@@ -190,8 +191,8 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         ),
         "zkside.v1.NodeService/Pipeline": Row(
             "of each message what Transact needs; one that is denied fails alone",
-            lambda request: _operation(request.operation, "operation"),
             one_by_one=True,
+            asks_each=lambda request: _operation(request.operation, "operation"),
             is_audited=True,
         ),
         "zkside.v1.NodeService/Sync": Row(
@@ -229,6 +230,11 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "zkside.v1.AdminService/ListWatches": LOOKING_IN,
         "zkside.v1.AdminService/ListStreams": LOOKING_IN,
         "zkside.v1.AdminService/Drain": ADMINISTRATION,
+        "zkside.v1.AdminService/ReloadConfig": ADMINISTRATION,
+        "zkside.v1.AdminService/GetLogLevel": LOOKING_IN,
+        "zkside.v1.AdminService/SetLogLevel": ADMINISTRATION,
+        "zkside.v1.AdminService/ListLogLines": LOOKING_IN,
+        "zkside.v1.AdminService/DumpState": LOOKING_IN,
         "grpc.health.v1.Health/Check": OPEN,
         "grpc.health.v1.Health/List": OPEN,
         "grpc.health.v1.Health/Watch": OPEN,

@@ -25,11 +25,28 @@ class RpcSettings:
     """Of all listeners that have `tls`."""
     token_files: tuple[Path, ...] = ()
     """Files, or directories of them, with bearer tokens; none: what callers send is not looked at."""
+    policy_file: Path | None = None
+    """Who may do what (core/policy.py); None: everybody who can connect may do everything."""
+    audit_file: Path | None = None
+    """The audit log (rpc/audit.py); None: none."""
+    max_audit_waiting: int = 10_000
+    """Lines that wait to be written to it; more are dropped, and counted."""
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether what callers do is decided on, or recorded."""
+        return self.policy_file is not None or self.audit_file is not None
 
     @property
     def tells_callers_apart(self) -> bool:
         """Whether it matters who calls, and by which listener."""
-        return bool(self.token_files) or any(
-            listener.identity or listener.auth is not Auth.NONE or (isinstance(listener, TcpListener) and listener.tls)
-            for listener in self.listeners
+        return (
+            self.is_guarded
+            or bool(self.token_files)
+            or any(
+                listener.identity
+                or listener.auth is not Auth.NONE
+                or (isinstance(listener, TcpListener) and listener.tls)
+                for listener in self.listeners
+            )
         )
