@@ -157,6 +157,8 @@ class Survey:
     counts: Counts
     caches: tuple[Cached, ...]
     cached: int
+    of_holds: int
+    """Of them, those that only holds and waiters need: single nodes with names of their own, not listed."""
     stale: int
     loading: int
     slow: tuple[Slow, ...]
@@ -167,7 +169,7 @@ class Survey:
 def survey(sources: Sources) -> Survey_[Survey]:
     """Look at everything, a few at a time."""
     held, counts = yield from _held(sources.holds())
-    roots, cached, stale, loading = yield from _roots(sources.roots())
+    roots, cached, of_holds, stale, loading = yield from _roots(sources.roots())
     slow, slow_streams, streams, subscribers = yield from _streams(sources.streams(), roots)
     caches = []
     for root in roots:
@@ -184,6 +186,7 @@ def survey(sources: Sources) -> Survey_[Survey]:
         counts=counts,
         caches=tuple(caches),
         cached=cached,
+        of_holds=of_holds,
         stale=stale,
         loading=loading,
         slow=slow,
@@ -229,16 +232,19 @@ def _held(holds: Iterable[HoldStatus]) -> Survey_[tuple[dict[tuple[str, str], He
     return found, counts
 
 
-def _roots(roots: Iterable[RootStatus]) -> Survey_[tuple[list[RootStatus], int, int, int]]:
+def _roots(roots: Iterable[RootStatus]) -> Survey_[tuple[list[RootStatus], int, int, int, int]]:
     worst: Worst[RootStatus] = Worst(MOST_ROWS)
-    number = stale = loading = 0
+    number = of_holds = stale = loading = 0
     for number, root in enumerate(roots, 1):
         stale += root.stale_s > 0
         loading += not root.live
-        worst.offer((root.stale_s, not root.live, root.users - root.holds, root.users), root)
+        if root.holds and root.holds == root.users:
+            of_holds += 1
+        else:
+            worst.offer((root.stale_s, not root.live, root.users), root)
         if number % AT_ONCE == 0:
             yield
-    return worst.rows(), number, stale, loading
+    return worst.rows(), number, of_holds, stale, loading
 
 
 def _streams(

@@ -204,7 +204,7 @@ class Hold:
             self.path, self.czxid, self.epoch = "", 0, 0
             raise
         holds.granted[self.terms.recipe] += 1
-        holds.recent.note("hold.granted", "", path)
+        holds.recent.note("hold.granted", "", self.terms.requested_path)
         log.hold_granted(kind=self.terms.recipe, path=path, hold_id=self.hold_id, token=czxid, epoch=epoch)
         if self.attached:
             self._heartbeat.feed()

@@ -261,7 +261,7 @@ class Holds:
         if hold.terms.identity:
             self._by_identity[hold.terms.identity] -= 1
         self._ended[hold.terms.recipe, hold.reason.value] += 1
-        self.recent.note("hold.ended", hold.reason.value, hold.path or hold.terms.requested_path)
+        self.recent.note("hold.ended", hold.reason.value, hold.terms.requested_path)
         log.hold_ended(
             kind=hold.terms.recipe,
             path=hold.path or hold.terms.requested_path,
