@@ -35,7 +35,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus
-	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not release" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not prometheus and not release" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
@@ -59,6 +59,10 @@ k8s: setup ## Render the Kubernetes manifests; check them, their alerts and thei
 image: setup ## Build the image without Docker, and run it: read-only, bounded, against ZooKeeper. As root.
 	@tools/provide $(SERVER) containers compose prometheus
 	$(BIN)/pytest -q -m image $(ARGS) tests/image
+
+prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
+	@tools/provide $(SERVER) prometheus
+	$(BIN)/pytest -q -m prometheus $(ARGS) tests/prometheus
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)
@@ -136,4 +140,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop k8s image check fmt proto bench dist release release-check baseline lock clean setup
+.PHONY: help run test faults safety interop k8s image prometheus check fmt proto bench dist release release-check baseline lock clean setup

@@ -71,6 +71,10 @@ class _Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer: _Side | None = None
 
+    @property
+    def is_client(self) -> bool:
+        return self._way is self._proxy.requests
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(1 << 30)
@@ -185,6 +189,16 @@ class Proxy:
     def hold_requests(self) -> None:
         """Keep requests back and let answers pass."""
         self._run(lambda: self._hold(requests=True, replies=False))
+
+    def inject_reply(self, data: bytes) -> None:
+        """Send these bytes to all clients, behind what they were sent."""
+
+        def inject() -> None:
+            for side in self.sides:
+                if side.is_client and side.transport is not None:
+                    side.transport.write(data)
+
+        self._run(inject)
 
     def heal(self) -> None:
         """Let everything pass again without delay, first of all what was held (TCP loses nothing)."""

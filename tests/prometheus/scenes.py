@@ -1,0 +1,256 @@
+"""One scene for each alert: an async generator that yields three times.
+
+a daemon is up, scraped, and well     → yield: nothing fires
+the real condition is caused          → yield: the alert has to fire
+the condition is over                 → yield: the alert has to clear
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import pytest
+
+from tests.ops.test_metrics import ROOT
+from tests.prometheus.stand import Stand
+from zkside.cli.zookeeper import free_port
+from zkside.client import Consistency, SessionState
+from zkside.errors import Quota, Unavailable
+
+Scene = Callable[[Stand], AsyncGenerator[None, None]]
+
+SCENES: dict[str, Scene] = {}
+"""By the alert's name."""
+
+
+def _of(alert: str) -> Callable[[Scene], Scene]:
+    def enter(scene: Scene) -> Scene:
+        SCENES[alert] = scene
+        return scene
+
+    return enter
+
+
+@asynccontextmanager
+async def _meanwhile(step: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Do this again and again, until the end of the body."""
+
+    async def again_and_again() -> None:
+        while True:
+            await step()
+
+    task = asyncio.create_task(again_and_again())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@contextmanager
+def _limited(pid: int, limit: int, value: int) -> Iterator[None]:
+    """A process of ours has this resource limit until the end of the body."""
+    soft, hard = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (value, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, limit, (soft, hard))
+
+
+@_of("ZksideDown")
+async def killed(stand: Stand) -> AsyncGenerator[None, None]:
+    """kill -9; then it is started again."""
+    async with stand.place("ZksideDown", HTTP_LISTEN=f"127.0.0.1:{free_port()}") as place:
+        yield
+        place.daemon.signal(signal.SIGKILL)
+        yield
+        await place.start_again()
+        yield
+
+
+@_of("ZksideSessionLost")
+async def lost(stand: Stand) -> AsyncGenerator[None, None]:
+    """ZooKeeper is away for longer than the session's timeout."""
+    async with stand.place("ZksideSessionLost", ZOOKEEPER_SESSION_TIMEOUT="2s") as place:
+        yield
+        place.proxy.half_open()
+        await place.wait_session(SessionState.LOST)
+        place.proxy.cut()
+        place.proxy.heal()
+        await place.wait_session(SessionState.CONNECTED)
+        yield
+        yield
+
+
+@_of("ZksideDisconnected")
+async def disconnected(stand: Stand) -> AsyncGenerator[None, None]:
+    """Nobody answers at ZooKeeper's address."""
+    async with stand.place("ZksideDisconnected") as place:
+        yield
+        place.proxy.refuse()
+        place.proxy.cut()
+        yield
+        place.proxy.accept()
+        yield
+
+
+@_of("ZksideConnectionFlapping")
+async def flapping(stand: Stand) -> AsyncGenerator[None, None]:
+    """The connection is reset again and again."""
+    async with stand.place("ZksideConnectionFlapping") as place:
+        yield
+        for _ in range(5):
+            broken = asyncio.create_task(place.wait_session(SessionState.SUSPENDED, SessionState.CONNECTED))
+            place.proxy.cut()
+            await broken
+        yield
+        yield
+
+
+@_of("ZksideLeaseLow")
+async def lease_low(stand: Stand) -> AsyncGenerator[None, None]:
+    """A network that swallows everything for a few seconds, while something is held. The session lives on."""
+    async with stand.place("ZksideLeaseLow") as place, place.client.hold_ephemeral("/held") as held:
+        yield
+        place.proxy.half_open()
+        while await place.metric("zkside_lease_remaining_seconds") > 2.9:
+            continue
+        place.proxy.heal()
+        yield
+        assert not held.lost.is_set()
+        yield
+
+
+@_of("ZksideLeadershipFlapping")
+async def leaders_flap(stand: Stand) -> AsyncGenerator[None, None]:
+    """A process leads for a moment, again and again."""
+    async with stand.place("ZksideLeadershipFlapping") as place:
+        yield
+        for _ in range(5):
+            async with place.client.campaign("/leader"):
+                pass
+        yield
+        yield
+
+
+@_of("ZksideWatchGrowth")
+async def watches_grow(stand: Stand) -> AsyncGenerator[None, None]:
+    """A process that reads ever new paths."""
+    async with stand.place("ZksideWatchGrowth", HUB_IDLE_EVICTION="20s") as place:
+        yield
+        paths = iter(range(1_000_000))
+
+        async def read_more() -> None:
+            more = (place.client.exists(f"/{next(paths)}", consistency=Consistency.CACHED) for _ in range(20))
+            await asyncio.gather(*more)
+            await asyncio.sleep(0.5)
+
+        async with _meanwhile(read_more):
+            yield
+        yield
+
+
+@_of("ZksideSlowSubscribers")
+async def slow_reader(stand: Stand) -> AsyncGenerator[None, None]:
+    """A process that watches, and does not read."""
+    async with stand.place("ZksideSlowSubscribers") as place:
+        await place.client.create("/large")
+        reader = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.prometheus.reader", place.daemon.address, "/large"),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert await reader.stdout.readline() == b"watching\n"
+        yield
+        while await place.metric("zkside_stream_unread_max_seconds") < 1.0:
+            await place.client.set("/large", os.urandom(900_000))
+        yield
+        reader.stdin.write(b"read\n")
+        yield
+        reader.stdin.close()
+        assert await reader.wait() == 0
+
+
+@_of("ZksideStaleCaches")
+async def stale(stand: Stand) -> AsyncGenerator[None, None]:
+    """What was read once is asked for while ZooKeeper is away."""
+    async with stand.place("ZksideStaleCaches") as place:
+        await place.client.exists("/cached", consistency=Consistency.CACHED)
+        yield
+        place.proxy.refuse()
+        place.proxy.cut()
+        yield
+        place.proxy.accept()
+        yield
+
+
+@_of("ZksideEventLoopLag")
+async def stalls(stand: Stand) -> AsyncGenerator[None, None]:
+    """The process gets no CPU for a quarter of a second, again and again."""
+    async with stand.place("ZksideEventLoopLag") as place:
+        yield
+
+        async def stall() -> None:
+            place.daemon.signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(0.25)
+            finally:
+                place.daemon.signal(signal.SIGCONT)
+            await asyncio.sleep(0.25)
+
+        async with _meanwhile(stall):
+            yield
+        yield
+
+
+@_of("ZksideQuotaRefusals")
+async def refused(stand: Stand) -> AsyncGenerator[None, None]:
+    """One hold more than there may be."""
+    async with (
+        stand.place("ZksideQuotaRefusals", QUOTAS_MAX_HOLDS="1") as place,
+        place.client.hold_ephemeral("/held"),
+    ):
+        yield
+        with pytest.raises(Quota):
+            async with place.client.hold_ephemeral("/more"):
+                pass
+        yield
+        yield
+
+
+@_of("ZksideStateNotWritten")
+async def not_written(stand: Stand) -> AsyncGenerator[None, None]:
+    """The files of the state directory can grow no more: as on a full disk, but for this process alone."""
+    async with stand.place("ZksideStateNotWritten", STATE_DIR="{directory}/state") as place:
+        yield
+        journal = place.directory / "state/session.journal"
+        with _limited(place.daemon.pid, resource.RLIMIT_FSIZE, journal.stat().st_size + 10):
+            with pytest.raises(Unavailable):
+                async with place.client.hold_ephemeral("/held"):
+                    pass
+            yield
+        async with place.client.hold_ephemeral("/held"):
+            yield
+
+
+@_of("ZksideInternalErrors")
+async def senseless_answer(stand: Stand) -> AsyncGenerator[None, None]:
+    """Bytes come from ZooKeeper's address that cannot be ZooKeeper's."""
+    async with stand.place("ZksideInternalErrors") as place:
+        yield
+        recovered = asyncio.create_task(place.wait_session(SessionState.SUSPENDED, SessionState.CONNECTED))
+        place.proxy.inject_reply(b"\xff" * 64)
+        await recovered
+        yield
+        yield
