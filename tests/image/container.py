@@ -53,6 +53,10 @@ def podman(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedPro
     )
 
 
+ALONE = ("--rm", "--pull=never", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=64:64")
+"""For `podman run` of a command that ends by itself."""
+
+
 def done(*arguments: str, timeout_s: float = 120.0) -> str:
     """What podman printed; it must succeed."""
     run = podman(*arguments, timeout_s=timeout_s)

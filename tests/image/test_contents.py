@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import zkside as package
-from tests.image.container import ROOT, UID, done
+from tests.image.container import ALONE, ROOT, UID, done
 
 pytestmark = pytest.mark.image
 
@@ -33,8 +33,7 @@ VARIABLES = {
 
 def inside(image: str, *command: str) -> str:
     """What a command prints that is run in the image, as root, to see everything."""
-    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--pull=never", "--network=none")
-    return done("run", "--rm", "--user=0", *limits, f"--entrypoint={command[0]}", image, *command[1:])
+    return done("run", *ALONE, "--user=0", f"--entrypoint={command[0]}", image, *command[1:])
 
 
 @pytest.fixture(scope="module")
