@@ -60,7 +60,7 @@ _NEVER_SENT = ("failed to connect", "connection refused", "no such file", "name 
 
 _TLS_ADVICE = (
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is expired, or not signed by an authority of ZKSIDE_CA"),
-    ("not in peer certificate", "its certificate is for other names: give the one it has as ZKSIDE_SERVER_NAME"),
+    ("Hostname Verification Check failed", "its certificate is for other names: give the one it has as ZKSIDE_SERVER_NAME"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS there: leave out ZKSIDE_CA, ZKSIDE_CERT and ZKSIDE_KEY"),
     (
         "Socket closed",

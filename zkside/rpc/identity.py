@@ -66,7 +66,10 @@ class Door:
 def _names(context: Context) -> tuple[str, ...]:
     known = context.auth_context()
     return tuple(
-        prefix + name.decode("utf-8", "backslashreplace") for key, prefix in _NAMES for name in known.get(key, ())
+        prefix + name.decode("utf-8", "backslashreplace")
+        for key, prefix in _NAMES
+        for name in known.get(key, ())
+        if name
     )
 
 

@@ -102,7 +102,7 @@ def _content(path: Path) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
     if reason == "KEY_VALUES_MISMATCH":
         return "the key is not that of the certificate"
     return reason.replace("_", " ").lower() or str(error) or type(error).__name__
