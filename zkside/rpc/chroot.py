@@ -21,8 +21,8 @@ from zkside.pb import node_pb2
 M = TypeVar("M", bound=Message)
 
 PATH_FIELDS = frozenset({"path", "paths"})
-TEXT_FIELDS = frozenset({"zkside.v1.Failure.message", "zkside.v1.Session.reason"})
-"""For people, and perhaps with paths in them."""
+TEXT_FIELDS = frozenset({"zkside.v1.Failure.message", "zkside.v1.Failure.metadata", "zkside.v1.Session.reason"})
+"""For people, and perhaps with paths in them; also maps to such texts."""
 
 _SEQUENTIAL_MODES = frozenset(number for name, number in node_pb2.CreateMode.items() if "SEQUENTIAL" in name)
 # What can stand before a path in a sentence, and what ends one there.
@@ -42,6 +42,7 @@ class _Step(NamedTuple):
     inner: tuple[_Step, ...]
     """Of the message that the field holds; empty for text."""
     is_path: bool
+    is_map: bool = False
 
 
 @cache
@@ -57,6 +58,9 @@ def _plan(kind: Descriptor, above: tuple[str, ...]) -> tuple[_Step, ...]:
             is_path, is_text = field.name in PATH_FIELDS, field.full_name in TEXT_FIELDS
             if is_path or is_text:
                 steps.append(_Step(field.name, field.is_repeated, is_text, (), is_path))
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            if field.full_name in TEXT_FIELDS:
+                steps.append(_Step(field.name, False, True, (), False, is_map=True))
         elif field.message_type is not None:
             assert field.message_type.full_name not in above, "no message contains itself"
             inner = _plan(field.message_type, (*above, kind.full_name))
@@ -111,19 +115,18 @@ class Chroot:
         made = type(error).__new__(type(error))
         made.__dict__.update(error.__dict__)
         made.args = (message,)
-        told = {key: self._scrub_value(value) for key, value in error.metadata.items()}
+        told = {key: self.scrub(value) for key, value in error.metadata.items()}
         made.metadata = {key: value for key, value in told.items() if value}
         return made
 
     def scrub(self, text: str) -> str:
         """The text with the chroot taken off the paths in it; '' if it speaks of something outside."""
+        inside = self.leave_path(text)
+        if inside is not None:
+            return inside
         if self._first in self._inside.sub("", text):
             return ""
         return self._inside.sub(lambda found: found[1] or "/", text)
-
-    def _scrub_value(self, value: str) -> str:
-        inside = self.leave_path(value)
-        return self.scrub(value) if inside is None else inside
 
     def _enter_field(self, message: Any, path: str) -> str:
         if path == "/" and _names_a_child(message):
@@ -157,6 +160,10 @@ def _rewrite(
     for step in steps:
         if step.inner:
             _rewrite_part(message, step, path, text)
+        elif step.is_map:
+            entries = getattr(message, step.name)
+            for key, value in dict(entries).items():
+                entries[key] = text(value)
         elif step.is_repeated:
             several = getattr(message, step.name)
             several[:] = [path(message, each) if step.is_path else text(each) for each in several]
