@@ -166,6 +166,7 @@ def lists(survey: Survey, age_s: float) -> dict[str, Any]:
         "held": [_held(each) for each in survey.held],
         "held_paths": survey.held_paths,
         "owned": survey.counts.owned,
+        "led": survey.counts.led,
         "waiting": survey.counts.waiting,
         "in_jeopardy": survey.counts.in_jeopardy,
         "unattended": survey.counts.unattended,

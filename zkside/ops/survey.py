@@ -26,6 +26,8 @@ MOST_PLACES = 16
 """Of what one stream watches."""
 MOST_COUNTED = 10_000
 """Nodes of one cache; beyond, the page says "more than"."""
+ELECTION = "election"
+"""The recipe of a candidacy."""
 SLOW_S = 1.0
 """A stream whose client has not read for so long is slow."""
 AT_ONCE = 32
@@ -74,6 +76,8 @@ class Counts:
     in_jeopardy: int = 0
     unattended: int = 0
     """Without a stream: their processes may come back for them."""
+    led: int = 0
+    """Leaderships among those that are owned."""
 
     def add(self, hold: HoldStatus) -> None:
         """Count a hold in."""
@@ -81,6 +85,7 @@ class Counts:
             self.waiting += 1
         else:
             self.owned += 1
+            self.led += hold.recipe == ELECTION
             self.in_jeopardy += hold.update.state is HoldState.JEOPARDY
             self.unattended += not hold.attached
 

@@ -184,7 +184,7 @@ export function attention(live, recent, key) {
 export function ease(live, key, attention) {
   if (key !== 'connected' || attention.length) return '';
   const { lists, counts } = live;
-  const leads = lists.held.filter(({ kind, owned }) => kind === 'election' && owned).length;
+  const leads = lists.led;
   const parts = [
     leads ? `leads ${several(leads, 'election')}` : '',
     lists.owned - leads > 0 ? `${leads ? 'and holds' : 'holds'} ${number(lists.owned - leads)}${leads ? ' more' : ''}` : '',
