@@ -27,9 +27,11 @@ from zkside.errors import InvalidArgument, StartError, Unavailable
 from zkside.model.identity import Auth
 from zkside.rpc.der import validity
 from zkside.rpc.listeners import TcpListener, TlsFiles
+from zkside.rpc.server import SERVER_OPTIONS
 from zkside.rpc.tls import read_certificates
 
 ENCRYPTED = TcpListener("127.0.0.1", 0, tls=True)
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 DEMANDING = TcpListener("127.0.0.1", 0, tls=True, auth=Auth.CERTIFICATE)
 
 
@@ -243,7 +245,7 @@ async def served_by(reception: Reception, authority: Authority) -> str:
 async def test_a_new_certificate_is_served_to_new_connections_and_streams_go_on(
     hosts: str, short_path: Path, authority: Authority, server: Issued, way: str
 ) -> None:
-    """S1: nothing ends because a certificate is renewed."""
+    """O2."""
     second = authority.server("second")
     volume = Volume(short_path / "v", tls_crt=server.cert.read_bytes(), tls_key=server.key.read_bytes())
     files = TlsFiles(volume.path("tls.crt"), volume.path("tls.key"))
@@ -296,6 +298,60 @@ async def test_an_authority_that_is_taken_away_lets_nobody_in_any_more(
                     await who(after)
             async with channel(address, authority, foreign) as other:
                 assert "cn:foreign" in (await who(other))["names"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_tls_session_is_not_resumed_past_the_end_of_its_authority(
+    authority: Authority,
+    stranger: Authority,
+    server: Issued,
+    app: Issued,
+    short_path: Path,
+    version: ssl.TLSVersion,
+) -> None:
+    """O2: a resumed session does without certificates, so it would be judged by what counted before."""
+    context = ssl.create_default_context(cafile=str(authority.cert))
+    context.load_cert_chain(app.cert, app.key)
+    context.set_alpn_protocols(["h2"])
+    context.maximum_version = version
+
+    def connect(address: str, session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+        host, _, port = address.rpartition(":")
+        with (
+            socket.create_connection((host, int(port)), 10) as plain,
+            context.wrap_socket(plain, server_hostname=host, session=session) as secured,
+        ):
+            secured.sendall(HTTP2_PREFACE)
+            if not secured.recv(100):
+                raise ConnectionResetError
+            return secured.session_reused, secured.session
+
+    trusted = short_path / "clients.crt"
+    shutil.copy(authority.cert, trusted)
+    async with Reception(DEMANDING, tls=TlsFiles(server.cert, server.key, trusted)) as reception:
+        _, session = await asyncio.to_thread(connect, reception.addresses[0], None)
+        resumed, _ = await asyncio.to_thread(connect, reception.addresses[0], session)
+        assert resumed
+        trusted.write_bytes(stranger.cert.read_bytes())
+        reception.look()
+        with pytest.raises(OSError):
+            await asyncio.to_thread(connect, reception.addresses[0], session)
+
+
+async def test_a_connection_that_never_speaks_is_closed(
+    hosts: str, short_path: Path, authority: Authority, server: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O1: half-made connections of strangers do not pile up."""
+    name = "grpc.server_handshake_timeout_ms"
+    sooner = tuple((key, 300 if key == name else value) for key, value in SERVER_OPTIONS)
+    assert sooner != SERVER_OPTIONS
+    monkeypatch.setattr("zkside.rpc.server.SERVER_OPTIONS", sooner)
+    async with Host(hosts, short_path, listeners=(ENCRYPTED,), tls=authority.files(server)) as host:
+        address, _, port = host.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(address, int(port))
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.mark.parametrize(

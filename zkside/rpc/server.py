@@ -73,6 +73,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A burst of streams (a host's processes start together) is served, not shed as overload.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    # A connection that never speaks is closed, not kept for gRPC's two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Two daemons on one port would share it silently, each with its own session.
     ("grpc.so_reuseport", 0),
     # Well over jute.maxbuffer, so that our own TOO_LARGE is heard; beyond it gRPC refuses before it reads.
@@ -113,7 +115,8 @@ class _Handlers(grpc.GenericRpcHandler):
     def add_foreign(self, service: ServiceDescriptor, servicer: object) -> None:
         """As `add`, for a library's servicer, whose methods take gRPC's own context."""
         for method in service.methods:
-            handler = _with_context(getattr(servicer, method.name))
+            foreign = getattr(servicer, method.name)
+            handler = _streaming(foreign) if method.server_streaming else _answering(foreign)
             self._by_name[f"/{service.full_name}/{method.name}"] = self._interceptors.wrap(
                 method, handler, door=self._door
             )
@@ -128,8 +131,19 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._by_name.get(details.method)
 
 
-def _with_context(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
+def _streaming(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
     return lambda request, call: handler(request, call.context)
+
+
+def _answering(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
+    async def serve(request: Any, call: Call) -> Any:
+        answer = await handler(request, call.context)
+        if answer is None:
+            # A library's way to refuse: it has set the code and the words.
+            await call.context.abort(call.context.code(), call.context.details())
+        return answer
+
+    return serve
 
 
 class RpcServer:
