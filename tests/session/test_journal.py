@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
 import stat
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,60 @@ def test_everything_is_there_after_the_process_was_killed(tmp_path: Path) -> Non
     assert after.owned() == {"/daemon"}
     assert after.known_paths() == {"/a/b", "/daemon"}
     after.close()
+
+
+EARLIER = b"""\
+e3e7f76e {"format":1,"cluster":"127.0.0.1:22740/2086909073742036242","epoch":1,"session":{"id":72059368763555841,\
+"password":"7158ed84338469bf61379ad068eb917c","zxid":0,"timeout_s":20.0}}
+7ed1fb48 {"hold":{"hold_id":"7492b107d7174041","recipe":"ephemeral","path":"/held/node","czxid":6,\
+"resume_token":"gwcbKm97biCjDKcuayyO2CmqQHbKTJW9","reconnect_grace_s":0.0,\
+"data":{"requested_path":"/held/node","heartbeat_timeout_s":"0.0"}}}
+fa9696be {"zxid":8}
+"""
+"""Written by the first daemon that kept one (format 1). Every later version has to read it: never change it."""
+
+
+def test_a_journal_of_the_first_daemon_is_read(tmp_path: Path) -> None:
+    """S5 over versions."""
+    journal_file(tmp_path).write_bytes(EARLIER)
+    journal = Journal.open(tmp_path, "127.0.0.1:22740/2086909073742036242")
+    assert journal.epoch == 1
+    assert journal.timeout_s == 20.0
+    assert journal.ticket is not None
+    assert (journal.ticket.session_id, journal.ticket.last_zxid) == (72059368763555841, 8)
+    (row,) = journal.holds()
+    assert (row.path, row.czxid, row.terms.requested_path, row.terms.is_exclusive) == ("/held/node", 6, row.path, False)
+    journal.close()
+
+
+def line(text: str) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(text.encode()), text.encode())
+
+
+def test_what_a_later_version_adds_to_a_row_is_passed_over(tmp_path: Path) -> None:
+    """S5 after a downgrade."""
+    journal = Journal.open(tmp_path)
+    journal.begin(3, TICKET, 10.0)
+    journal.put_hold(ROW)
+    journal.close()
+    head, row = journal_file(tmp_path).read_text().splitlines()
+    entry = json.loads(row.partition(" ")[2])
+    entry["hold"]["colour"] = "blue"
+    journal_file(tmp_path).write_bytes(head.encode() + b"\n" + line(json.dumps(entry)))
+    after = Journal.open(tmp_path)
+    assert (after.ticket, after.holds()) == (TICKET, (ROW,))
+    after.close()
+
+
+def test_a_journal_of_a_later_format_is_set_aside_and_its_epoch_goes_on(tmp_path: Path) -> None:
+    """S4, S5: nothing of it is believed, and it is there for the version that can read it."""
+    later = line('{"format":2,"cluster":"","epoch":7,"something":"else"}') + line('{"new":"kind"}')
+    journal_file(tmp_path).write_bytes(later)
+    journal = Journal.open(tmp_path)
+    assert (journal.epoch, journal.ticket, journal.holds()) == (7, None, ())
+    (aside,) = tmp_path.glob("session.journal.2*")
+    assert aside.read_bytes() == later
+    journal.close()
 
 
 def test_a_new_epoch_forgets_what_the_one_before_owned(tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ the processes that owned the holds go down with it; a lost line then means an ep
 does not know, and those it deletes. Only the epoch must not go back, and it is in the head.
 
 The file holds the session's password and the holds' resume tokens: mode 0600.
+
+Other versions read it too, newer and older ones. A field that an older daemon may do without can be added to a row:
+what is unknown in a row is passed over. Whatever else changes (a new kind of line, a field that counts) is a new
+FORMAT, and a daemon that does not know it begins a new session.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from zkside.zk.port import Ticket
 
 FORMAT = 1
 _SPARE_LINES = 1000
+_ROW_FIELDS = frozenset(one.name for one in fields(HoldRow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +365,7 @@ def _apply(content: _Content, entry: dict[str, Any]) -> None:
     ((kind, value),) = entry.items()
     match kind:
         case "hold":
-            row = HoldRow(**value)
+            row = HoldRow(**{name: value[name] for name in _ROW_FIELDS & value.keys()})
             content.holds[row.hold_id] = row
         case "drop":
             content.holds.pop(value, None)
