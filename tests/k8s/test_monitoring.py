@@ -24,6 +24,8 @@ OF_THE_TARGET = {"job", "instance", "namespace", "pod", "container", "endpoint"}
 """Labels that Prometheus adds to what it scrapes."""
 OF_THE_SCRAPE = {"up": set[str]()}
 """What Prometheus itself says of it."""
+VARIABLES = {"namespace": ".*", "instance": ".*", "__rate_interval": "1m", "__range": "1h"}
+"""As Grafana replaces them."""
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
 
 
@@ -48,7 +50,7 @@ def shown() -> list[tuple[str, str]]:
     return [
         (
             panel["title"],
-            target["expr"].replace("$namespace", ".*").replace("$instance", ".*").replace("$__rate_interval", "1m"),
+            re.sub(r"\$(\w+)", lambda variable: VARIABLES[variable[1]], target["expr"]),
         )
         for panel in dashboard()["panels"]
         for target in panel.get("targets", [])
