@@ -15,18 +15,19 @@ import grpc
 from bench import bare, closed, stand
 from bench.crew import Crew, Link
 from bench.figures import Findings, Goal, Plan, Row, Samples, at_least
-from zkside.pb import hold_pb2, hold_pb2_grpc, lock_pb2, lock_pb2_grpc
+from zkside.pb import carry_pb2, carry_pb2_grpc, hold_pb2, hold_pb2_grpc, lock_pb2, lock_pb2_grpc
 
 ROOT = "/locks"
 GOAL_SHARE = 0.6
-RELEASE, STREAM_END, KAZOO, KAZOO_LOCK, BARE = (
+CARRIED, RELEASE, STREAM_END, KAZOO, KAZOO_LOCK, BARE = (
+    "zkside, Carry",
     "zkside, Acquire and Release",
     "zkside, Acquire and end of stream",
     "kazoo create and delete, pipelined",
     "kazoo Lock, a thread each",
     "bare grpc.aio, same messages",
 )
-VARIANTS = (RELEASE, STREAM_END, KAZOO, KAZOO_LOCK, BARE)
+VARIANTS = (CARRIED, RELEASE, STREAM_END, KAZOO, KAZOO_LOCK, BARE)
 SETTING = (
     "One client process takes locks that nobody else wants and lets them go, in closed loops, each on a lock of its "
     "own whose parent exists. Release answers when the node is gone; where the stream is just ended the next "
@@ -68,6 +69,60 @@ def take_through_daemon(link: Link, address: str, ends_stream: bool, concurrency
                 free.append(request)
 
             await closed.report(link, take, concurrency, duration_s)
+
+    asyncio.run(run())
+
+
+def carry_through_daemon(link: Link, address: str, concurrency: int, duration_s: float) -> None:
+    """Work: acquire, then release and hear that the node is gone, all over one stream."""
+
+    async def run() -> None:
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = carry_pb2_grpc.CarryServiceStub(channel)
+            stream = stub.Carry()
+            heard: dict[int, asyncio.Future[carry_pb2.CarriedUpdate]] = {}
+            steps: list[carry_pb2.CarryStep] = []
+            asked = asyncio.Event()
+
+            async def write() -> None:
+                while True:
+                    await asked.wait()
+                    asked.clear()
+                    request = carry_pb2.CarryRequest(steps=steps)
+                    steps.clear()
+                    await stream.write(request)
+
+            async def read() -> None:
+                while True:
+                    for update in (await stream.read()).updates:
+                        assert not update.HasField("failure"), update
+                        if update.ended or update.update.state == hold_pb2.HOLD_STATE_HELD:
+                            heard.pop(update.tag).set_result(update)
+
+            async def hear(step: carry_pb2.CarryStep) -> carry_pb2.CarriedUpdate:
+                answer = heard[step.tag] = asyncio.get_running_loop().create_future()
+                steps.append(step)
+                asked.set()
+                return await answer
+
+            free = deque(
+                (
+                    carry_pb2.CarryStep(tag=slot, acquire=lock_pb2.AcquireRequest(path=path_of(slot))),
+                    carry_pb2.CarryStep(tag=slot, release=carry_pb2.CarryRelease()),
+                )
+                for slot in range(concurrency)
+            )
+
+            async def take() -> None:
+                acquire, release = free.popleft()
+                granted = await hear(acquire)
+                assert granted.update.state == hold_pb2.HOLD_STATE_HELD, granted
+                assert (await hear(release)).ended
+                free.append((acquire, release))
+
+            tasks = [asyncio.create_task(write()), asyncio.create_task(read())]
+            await closed.report(link, take, concurrency, duration_s)
+            del tasks
 
     asyncio.run(run())
 
@@ -143,6 +198,7 @@ def run(plan: Plan) -> Findings:
                 for concurrency in concurrencies:
                     loop = (concurrency, duration_s)
                     with closed.Peers() as peers:
+                        peers.add(CARRIED, daemon.pid, 1, carry_through_daemon, daemon.address, *loop)
                         peers.add(RELEASE, daemon.pid, 1, take_through_daemon, daemon.address, False, *loop)
                         peers.add(STREAM_END, daemon.pid, 1, take_through_daemon, daemon.address, True, *loop)
                         peers.add(KAZOO, server.pid, 1, create_and_delete, server.hosts, *loop)

@@ -24,7 +24,6 @@ from zkside.client import Client, Held, HoldState, HoldStatus
 from zkside.client.clock import now_ns
 from zkside.client.pulse import BOUND_NS
 from zkside.errors import DeadlineExceeded, HoldLost, NoAuth, Unavailable, WaitTimeout
-from zkside.rpc import status
 
 BOUND_S = BOUND_NS / 1e9
 
@@ -334,8 +333,7 @@ async def test_a_refusal_is_not_waited_for(scripted: ScriptedDaemon, scripted_cl
     entering = asyncio.create_task(scripted_client.lock("/a").__aenter__())
     stream = await scripted.stream()
     stream.send(hold_update(WAITING, "QUEUED"))
-    refused = status.of(NoAuth("no"))
-    stream.end(refused.code, refused.trailers)
+    stream.refuse(NoAuth("no"))
     with pytest.raises(NoAuth):
         await entering
 

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2_grpc
 from zkside.hub.hub import Hub, HubSettings
 from zkside.pb import (
     admin_pb2_grpc,
+    carry_pb2_grpc,
     election_pb2_grpc,
     group_pb2_grpc,
     hold_pb2_grpc,
@@ -54,6 +55,7 @@ class Stubs:
         self.lock: Any = lock_pb2_grpc.LockServiceStub(self.channel)
         self.election: Any = election_pb2_grpc.ElectionServiceStub(self.channel)
         self.group: Any = group_pb2_grpc.GroupServiceStub(self.channel)
+        self.carry: Any = carry_pb2_grpc.CarryServiceStub(self.channel)
         self.admin: Any = admin_pb2_grpc.AdminServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)  # type: ignore[no-untyped-call]
 

@@ -74,7 +74,7 @@ class ElectionCalls(Calls):
             wait_for_ready=wait_for_ready,
             on_update=on_update,
         )
-        return Leadership(self._link, lambda: ElectionServiceStub(self._link.channel).Campaign, request, terms)
+        return Leadership(self._link, "campaign", request, terms)
 
     async def leader(
         self,

@@ -9,7 +9,6 @@ from zkside.client.hold import Held
 from zkside.client.holding import Terms
 from zkside.client.value import Acl, HoldStatus, acl_messages, optional_duration
 from zkside.pb import node_pb2
-from zkside.pb.node_pb2_grpc import NodeServiceStub
 
 
 class EphemeralCalls(Calls):
@@ -50,4 +49,4 @@ class EphemeralCalls(Calls):
             wait_for_ready=wait_for_ready,
             on_update=on_update,
         )
-        return Held(self._link, lambda: NodeServiceStub(self._link.channel).HoldEphemeral, request, terms)
+        return Held(self._link, "hold_ephemeral", request, terms)

@@ -8,6 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from zkside import errors
 from zkside.errors import ZksideError
+from zkside.pb import common_pb2
 
 DOMAIN = "zkside"
 _DETAILS = "grpc-status-details-bin"
@@ -60,7 +61,10 @@ _NEVER_SENT = ("failed to connect", "connection refused", "no such file", "name 
 
 _TLS_ADVICE = (
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is expired, or not signed by an authority of ZKSIDE_CA"),
-    ("Hostname Verification Check failed", "its certificate is for other names: give the one it has as ZKSIDE_SERVER_NAME"),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for other names: give the one it has as ZKSIDE_SERVER_NAME",
+    ),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS there: leave out ZKSIDE_CA, ZKSIDE_CERT and ZKSIDE_KEY"),
     (
         "Socket closed",
@@ -80,6 +84,11 @@ def of_reason(reason: str, message: str, metadata: dict[str, str] | None = None,
     if isinstance(error, errors.BadRequest):
         error.field = field
     return error
+
+
+def of_failure(failure: common_pb2.Failure) -> ZksideError:
+    """The error of one part of an answer."""
+    return of_reason(failure.reason, failure.message, dict(failure.metadata), failure.field)
 
 
 def of_rpc(error: grpc.aio.AioRpcError, address: str, *, writes: bool = False) -> ZksideError:

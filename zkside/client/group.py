@@ -72,7 +72,7 @@ class GroupCalls(Calls):
             wait_for_ready=wait_for_ready,
             on_update=on_update,
         )
-        return Held(self._link, lambda: GroupServiceStub(self._link.channel).Join, request, terms)
+        return Held(self._link, "join", request, terms)
 
     async def group(
         self,

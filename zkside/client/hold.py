@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from zkside.client.holding import Holding, Request, Stream, Terms
+from zkside.client.holding import Holding, Request, Terms
 from zkside.client.link import Link
 from zkside.client.loss import Body, Loss, Revocation
 from zkside.client.value import HoldState, HoldStatus, seconds
@@ -39,11 +38,11 @@ class Held:
     Cancellation while waiting leaves nothing in the queue.
     """
 
-    def __init__(self, link: Link, stream: Callable[[], Stream], request: Request, terms: Terms) -> None:
+    def __init__(self, link: Link, step: str, request: Request, terms: Terms) -> None:
         self._link = link
         self._path: str = request.path
         self._cancel_on_loss = terms.cancel_on_loss
-        self._holding = Holding(link, stream, request, terms)
+        self._holding = Holding(link, step, request, terms)
         self.lost: Loss = self._holding.lost
         """Set when the hold has ended without being released here: `reason = await held.lost`."""
         self.revoke_requested: Revocation = self._holding.revoke_requested

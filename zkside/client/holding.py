@@ -7,23 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import grpc
-import grpc.aio
-
 from zkside.client import fault
 from zkside.client.belief import Belief
+from zkside.client.carry import Carried
 from zkside.client.clock import lease_left_s, lease_ns, now_ns
-from zkside.client.link import WAIT_FOR_READY_METADATA, Link
+from zkside.client.link import Link
 from zkside.client.loss import Body, Loss, Revocation
 from zkside.client.retry import Delays, is_final
 from zkside.client.value import HoldState, HoldStatus, duration, hold_of
 from zkside.errors import DeadlineExceeded, HoldLost, NodeExists, WaitTimeout, ZksideError
-from zkside.pb import hold_pb2
+from zkside.pb import carry_pb2, hold_pb2
 from zkside.pb.hold_pb2_grpc import HoldServiceStub
 
 Request: TypeAlias = Any
-"""The message that opens the stream; it has `path`, `resume_token`, and `wait_timeout` if there is a queue."""
-Stream: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[Any, hold_pb2.HoldUpdate]"
+"""The message that asks for it; it has `path`, `resume_token`, and `wait_timeout` if there is a queue."""
 
 LAST_WORD_S = 1.0
 """How much longer than its wait_timeout the daemon has to say that it is over."""
@@ -52,9 +49,11 @@ class Terms:
 class Holding:
     """One hold, from the request to its end. Task: its own, from `start` to `finish`."""
 
-    def __init__(self, link: Link, stream: Callable[[], Stream], request: Request, terms: Terms) -> None:
+    def __init__(self, link: Link, step: str, request: Request, terms: Terms) -> None:
+        """`step`: the field of CarryStep that takes the request."""
         self._link = link
-        self._stream = stream
+        self._step = step
+        self._carried: Carried | None = None
         self._request = request
         self._terms = terms
         self._timeout_s = link.timeout_s if terms.timeout_s is None else terms.timeout_s
@@ -118,14 +117,16 @@ class Holding:
         self._releasing = True
         self._end_belief()
         try:
-            if self.is_owned:
+            if self.is_owned and self._carried is not None and not self._carried.is_over:
+                await self._carried.release(self._timeout_s)
+            elif self.is_owned:
                 await self._link.call(
                     HoldServiceStub(self._link.channel).Release,
                     hold_pb2.ReleaseRequest(hold_id=self.status.hold_id if self.status else ""),
                     timeout_s=self._timeout_s,
                 )
-        except ZksideError:
-            # The stream ends all the same, and with it the node as soon as ZooKeeper can be reached.
+        except (ZksideError, TimeoutError):
+            # It was let go all the same, and the node goes as soon as ZooKeeper can be reached.
             pass
         finally:
             if self._task is not None:
@@ -192,18 +193,15 @@ class Holding:
     async def _follow(self, granted: asyncio.Future[None], delays: Delays) -> ZksideError:
         """Follow one stream to its end: the error that ended it, a HoldLost after its last word."""
         patient = self._terms.wait_for_ready or granted.done() or self._queued
-        call, is_first = None, True
+        is_first = True
         try:
             if patient:
                 # What is sent before there is a daemon proves nothing by the time when it is answered.
                 await self._link.wait_connected()
             sent_ns = now_ns()
-            call = self._stream()(
-                self._next_request(),
-                wait_for_ready=patient,
-                metadata=WAIT_FOR_READY_METADATA if patient else None,
-            )
-            while isinstance(update := await call.read(), hold_pb2.HoldUpdate):
+            step = carry_pb2.CarryStep(wait_for_ready=patient, **{self._step: self._next_request()})
+            carried = self._carried = self._link.hold(step)
+            while (update := await carried.read()) is not None:
                 if update.state != HoldState.WAITING.number:
                     delays.succeeded()
                 if is_first:
@@ -215,16 +213,10 @@ class Holding:
                 self._receive(update, granted)
         except ZksideError as error:
             return error
-        except grpc.aio.AioRpcError as error:
-            return fault.of_rpc(error, self._link.address)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():
-                return ZksideError("the client was closed")
-            raise
         finally:
-            if call is not None:
-                call.cancel()
+            if self._carried is not None:
+                self._carried.let_go()
+                self._carried = None
         return self._last_word()
 
     def _next_request(self) -> Request:

@@ -10,11 +10,12 @@ import grpc
 import grpc.aio
 
 from zkside.client import fault
+from zkside.client.carry import Carried, Carrier
 from zkside.client.channel import open_channel
 from zkside.client.credentials import TlsOptions, credentials_for
 from zkside.client.pulse import DEADLINE_S, Pulse
 from zkside.errors import InvalidArgument, ZksideError
-from zkside.pb import session_pb2
+from zkside.pb import carry_pb2, session_pb2
 from zkside.pb.session_pb2_grpc import SessionServiceStub
 
 Request = TypeVar("Request")
@@ -91,6 +92,7 @@ class Link:
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
         self.pulse = Pulse(self._ask)
+        self._carrier = Carrier()
 
     @property
     def is_closed(self) -> bool:
@@ -138,6 +140,10 @@ class Link:
         except grpc.aio.AioRpcError as error:
             raise fault.of_rpc(error, self.address, writes=writes) from None
 
+    def hold(self, step: carry_pb2.CarryStep) -> Carried:
+        """Ask for a hold, over the one stream of this client. Raises ZksideError if the client is closed."""
+        return self._carrier.begin(self.channel, self.address, step)
+
     async def _ask(self) -> bool:
         """Whether the daemon answers."""
         try:
@@ -150,6 +156,7 @@ class Link:
         """Close the channel; calls under way are cancelled."""
         await self.pulse.close()
         self._closed = True
+        await self._carrier.close()
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()

@@ -62,7 +62,7 @@ class LockCalls(Calls):
             wait_for_ready=wait_for_ready,
             on_update=on_update,
         )
-        return Held(self._link, lambda: LockServiceStub(self._link.channel).Acquire, request, terms)
+        return Held(self._link, "acquire", request, terms)
 
     async def contenders(
         self,

@@ -17,7 +17,7 @@ from zkside.client.answer import (
     SetAnswer,
 )
 from zkside.client.calls import Calls
-from zkside.client.fault import of_reason
+from zkside.client.fault import of_failure
 from zkside.client.link import Link
 from zkside.client.pipeline import Pipeline
 from zkside.client.transaction import Transaction
@@ -91,7 +91,7 @@ class NodeCalls(Calls):
             if kind == "node":
                 results[result.path] = node_of(result.node)
             elif kind == "failure":
-                results[result.path] = of_reason(result.failure.reason, result.failure.message)
+                results[result.path] = of_failure(result.failure)
             else:
                 results[result.path] = None
         return GetManyAnswer(header_of(answer.header), results)

@@ -61,4 +61,4 @@ def result_of(message: node_pb2.OperationResult, header: Header) -> WriteAnswer 
         return DeleteAnswer(header, message.delete.deleted)
     if kind == "check":
         return CheckAnswer(header)
-    return fault.of_reason(message.failure.reason, message.failure.message)
+    return fault.of_failure(message.failure)

@@ -129,9 +129,9 @@ class _Carrying:
             raise InvalidArgument(f"the tag {step.tag} is in use", field="steps.tag")
         carried = self._carried[step.tag] = _Carried()
         self._stream.ends_by_itself = True
-        following = self._follow(carried, step, name)
-        carried.task = asyncio.get_running_loop().create_task(following, name=f"carry {name}")
-        carried.task.add_done_callback(lambda task: self._end(step.tag, carried, task))
+        tag = step.tag
+        carried.task = asyncio.get_running_loop().create_task(self._follow(carried, step, name), name=f"carry {name}")
+        carried.task.add_done_callback(lambda task: self._failed(tag, carried, task))
 
     def _release(self, tag: int) -> None:
         carried = self._carried.get(tag)
@@ -151,32 +151,41 @@ class _Carrying:
     # What becomes of it
 
     async def _follow(self, carried: _Carried, step: carry_pb2.CarryStep, name: str) -> None:
+        tag = step.tag
+        last = carry_pb2.CarriedUpdate(tag=tag)
         while True:
             try:
                 asked = self._call.carried(name, self._opening[name], getattr(step, name))
                 async with aclosing(asked) as updates:
                     async for update in updates:
                         carried.hold_id = update.hold_id
-                        self._tell(carry_pb2.CarriedUpdate(tag=step.tag, update=convert.hold_update(update)))
                         while len(self._untaken) >= MAX_UNTAKEN:
                             self._taken.clear()
                             await self._taken.wait()
-                return
+                        last = carry_pb2.CarriedUpdate(tag=tag, update=convert.hold_update(update))
+                        self._tell(last)
+                break
             except SessionSuspended:
                 if carried.hold_id or not step.wait_for_ready:
                     raise
                 await self._session.wait_connected()
+        del self._carried[tag]
+        if carried.hold is not None and carried.hold.left_behind:
+            last = carry_pb2.CarriedUpdate(tag=tag, failure=convert.failure(_left_behind(carried.hold.path)))
+        if not (self._untaken and self._untaken[-1] is last):
+            self._tell(last)
+        last.ended = True
 
-    def _end(self, tag: int, carried: _Carried, task: asyncio.Task[None]) -> None:
-        if self._carried.pop(tag, None) is None:
-            return  # with its stream
+    def _failed(self, tag: int, carried: _Carried, task: asyncio.Task[None]) -> None:
+        """From the task of a hold: it has ended, if only now then by an error or because it was let go."""
+        if self._carried.get(tag) is not carried:
+            return
+        del self._carried[tag]
         last = carry_pb2.CarriedUpdate(tag=tag, ended=True)
         if task.cancelled():
             last.update.state, last.update.reason = hold_pb2.HOLD_STATE_RELEASED, Reason.RELEASED.value
         elif (error := task.exception()) is not None:
             last.failure.CopyFrom(convert.failure(status.known(error, method=self._stream.method)))
-        elif carried.hold is not None and carried.hold.left_behind:
-            last.failure.CopyFrom(convert.failure(_left_behind(carried.hold.path)))
         self._tell(last)
 
     def _session_changed(self, changed: SessionStatus) -> None:

@@ -12,16 +12,18 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from zkside.client.clock import now_ns
+from zkside.errors import ZksideError
 from zkside.pb import (
+    carry_pb2,
     common_pb2,
     election_pb2,
     group_pb2,
     hold_pb2,
-    lock_pb2,
     node_pb2,
     session_pb2,
     watch_pb2,
 )
+from zkside.rpc import convert
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Trailers = tuple[tuple[str, bytes], ...]
@@ -38,14 +40,41 @@ class ScriptedStream:
         self.request = request
         self.ended = asyncio.Event()
         """Set when the client has gone, or the script has ended it."""
-        self._messages: asyncio.Queue[Message | tuple[grpc.StatusCode, Trailers]] = asyncio.Queue()
+        self.hold_id = ""
+        self._messages: asyncio.Queue[Message | ZksideError | tuple[grpc.StatusCode, Trailers]] = asyncio.Queue()
 
     def send(self, *messages: Message) -> None:
         for message in messages:
             self._messages.put_nowait(message)
 
+    def refuse(self, error: ZksideError) -> None:
+        """End one hold alone, with this error."""
+        self._messages.put_nowait(error)
+
     def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, trailers: Trailers = ()) -> None:
         self._messages.put_nowait((code, trailers))
+
+    async def carry(self, tag: int, context: Context, broken: asyncio.Future[tuple[grpc.StatusCode, Trailers]]) -> None:
+        """As a hold of a Carry stream; an end without an error of zkside's breaks that stream."""
+        while True:
+            message = await self._messages.get()
+            told = carry_pb2.CarriedUpdate(tag=tag)
+            if isinstance(message, hold_pb2.HoldUpdate):
+                self.hold_id = message.hold.hold_id
+                told.update.CopyFrom(message)
+            elif isinstance(message, ZksideError):
+                told.failure.CopyFrom(convert.failure(message))
+                told.ended = True
+            else:
+                assert isinstance(message, tuple)
+                if message[0] is not grpc.StatusCode.OK:
+                    broken.set_result(message)
+                    return
+                told.ended = True
+            await context.write(carry_pb2.CarryResponse(updates=[told]))
+            if told.ended:
+                self.ended.set()
+                return
 
     async def serve(self, context: Context) -> AsyncIterator[Message]:
         await context.send_initial_metadata(())
@@ -59,6 +88,7 @@ class ScriptedStream:
                         context.set_code(code)
                         context.set_details("scripted")
                     return
+                assert isinstance(message, Message), "an error of one hold"
                 yield message
         finally:
             self.ended.set()
@@ -88,22 +118,17 @@ class ScriptedDaemon:
         handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
             "WatchService": {"Watch": stream(self._serve, watch_pb2.WatchRequest.FromString, _encoded)},
             "NodeService": {
-                "HoldEphemeral": stream(self._serve, node_pb2.HoldEphemeralRequest.FromString, _encoded),
                 "Pipeline": grpc.stream_stream_rpc_method_handler(
                     self._serve, node_pb2.PipelineRequest.FromString, _encoded
                 ),
                 # A call that this server never answers.
                 "Set": unary(self._never_answer, node_pb2.SetRequest.FromString, _encoded),
             },
-            "LockService": {"Acquire": stream(self._serve, lock_pb2.AcquireRequest.FromString, _encoded)},
-            "ElectionService": {
-                "Campaign": stream(self._serve, election_pb2.CampaignRequest.FromString, _encoded),
-                "Observe": stream(self._serve, election_pb2.ObserveRequest.FromString, _encoded),
+            "CarryService": {
+                "Carry": grpc.stream_stream_rpc_method_handler(self._carry, carry_pb2.CarryRequest.FromString, _encoded)
             },
-            "GroupService": {
-                "Join": stream(self._serve, group_pb2.JoinRequest.FromString, _encoded),
-                "WatchGroup": stream(self._serve, group_pb2.WatchGroupRequest.FromString, _encoded),
-            },
+            "ElectionService": {"Observe": stream(self._serve, election_pb2.ObserveRequest.FromString, _encoded)},
+            "GroupService": {"WatchGroup": stream(self._serve, group_pb2.WatchGroupRequest.FromString, _encoded)},
             "HoldService": {"Release": unary(self._release, hold_pb2.ReleaseRequest.FromString, _encoded)},
             "SessionService": {"GetSession": unary(self._answer, session_pb2.GetSessionRequest.FromString, _encoded)},
         }
@@ -120,6 +145,50 @@ class ScriptedDaemon:
     async def _serve(self, request: Any, context: Context) -> AsyncIterator[Message]:
         async for message in self._open(request).serve(context):
             yield message
+
+    async def _carry(self, requests: AsyncIterator[carry_pb2.CarryRequest], context: Context) -> None:
+        """Every hold is a stream to the test. One that ends without an error of its own breaks the whole call."""
+        carried: dict[int, tuple[ScriptedStream, asyncio.Task[None]]] = {}
+        broken: asyncio.Future[tuple[grpc.StatusCode, Trailers]] = asyncio.get_running_loop().create_future()
+        holds = asyncio.TaskGroup()
+
+        async def read() -> None:
+            async for request in requests:
+                for step in request.steps:
+                    name = step.WhichOneof("step")
+                    assert name is not None
+                    if name == "release":
+                        holds.create_task(self._let_go(step.tag, carried, context))
+                    else:
+                        stream = self._open(getattr(step, name))
+                        carried[step.tag] = stream, holds.create_task(stream.carry(step.tag, context, broken))
+
+        try:
+            await context.send_initial_metadata(())
+            async with holds:
+                reading = holds.create_task(read())
+                code, trailers = await broken
+                reading.cancel()
+                for _, task in carried.values():
+                    task.cancel()
+            context.set_trailing_metadata(trailers)
+            context.set_code(code)
+            context.set_details("scripted")
+        finally:
+            for stream, _ in carried.values():
+                stream.ended.set()
+
+    async def _let_go(
+        self, tag: int, carried: dict[int, tuple[ScriptedStream, asyncio.Task[None]]], context: Context
+    ) -> None:
+        stream, task = carried[tag]
+        self.released.put_nowait(stream.hold_id)
+        await self.releases.wait()
+        task.cancel()
+        stream.ended.set()
+        over = carry_pb2.CarriedUpdate(tag=tag, ended=True)
+        over.update.state = hold_pb2.HOLD_STATE_RELEASED
+        await context.write(carry_pb2.CarryResponse(updates=[over]))
 
     async def _never_answer(self, request: Any, context: Context) -> Message:
         stream = self._open(request)
