@@ -34,7 +34,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 	fi
 
 test: setup ## Run the tests, against real ZooKeeper.
-	@tools/provide $(SERVER) prometheus
+	@tools/provide $(SERVER) prometheus openssl
 	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not prometheus and not release" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
@@ -69,6 +69,7 @@ check: setup ## Lint, types, floors, protos, generated docs: all that is judged 
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy zkside tests bench tools
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	@PATH=$(CURDIR)/$(BIN):$$PATH tools/breaking
@@ -110,6 +111,7 @@ lock: ## Pin the requirements anew, with hashes, from the ranges in pyproject.to
 		-o requirements/build.txt pyproject.toml
 
 clean: ## Remove the virtual environment and all that was generated.
+	@[ ! -e .zkside/image/store ] || tools/image remove
 	rm -rf .venv .zkside dist zkside/pb .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 setup: .venv/.project zkside/pb/__init__.py

@@ -343,7 +343,7 @@ class Config:
         Several(Listen(unix=True)),
         (),
         "Where clients are served. Where none is given: $XDG_RUNTIME_DIR/zkside/zkside.sock, or "
-        "/run/zkside/zkside.sock. The options are described under Listeners.",
+        "/run/zkside/zkside.sock. The options are described in docs/security.md.",
     )
     socket_mode: int = _key(
         Mode(), 0o660, "The permissions of Unix sockets without a mode of their own: who can write to one can call."
