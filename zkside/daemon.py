@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import uvloop
 
@@ -91,6 +92,12 @@ class Daemon:
         """Where clients are served, as they write it; known after `start`."""
         return self.rpc.addresses
 
+    @property
+    def http_address(self) -> str:
+        """Of the pages, as host:port; "" if there are none."""
+        listen = self.config.http.listen
+        return str(replace(listen, port=self.http.port)) if listen is not None and self.http is not None else ""
+
     async def start(self) -> None:
         """Serve. Returns when every listener is open, whatever ZooKeeper does.
 
@@ -164,6 +171,7 @@ class Daemon:
                 "max_queued": session.connection.refused if session.connection is not None else 0,
             },
             incidents=self.rpc.interceptors.incidents,
+            reloads=self.operation.statistics(),
             rpc=tuple(self.rpc.collect()),
         )
 

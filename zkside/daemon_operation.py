@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from zkside import log
 from zkside.config import KEYS, Config, build, flatten
@@ -23,6 +25,8 @@ from zkside.recipes.holds import Holds
 from zkside.rpc.server import RpcServer
 from zkside.rpc.streams import Streams
 
+STACKS_FILE = "stacks.txt"
+"""In state_dir."""
 DUMP_FILE = "state-dump.json"
 """In state_dir; each dump replaces the one before."""
 
@@ -37,6 +41,10 @@ class Parts(Protocol):
 
     def configure(self, config: Config) -> None:
         """Take the live keys from this configuration; the others are as they were."""
+
+    @property
+    def http_address(self) -> str:
+        """Of the pages, as host:port; "" if there are none."""
 
     def view(self) -> View:
         """The whole daemon at this moment."""
@@ -104,6 +112,8 @@ class Operation:
         view, parts = self._parts.view(), self._parts
         head = {
             "pid": os.getpid(),
+            "addresses": parts.rpc.addresses,
+            "http": parts.http_address,
             "versions": view.versions,
             "backend": view.backend,
             "uptime_s": view.uptime_s,
@@ -138,6 +148,14 @@ class Operation:
             log.daemon_dump_failed(file=file, error=error)
         else:
             log.daemon_dumped(file=file, size_bytes=len(text))
+
+    def open_stacks(self, held: ExitStack) -> IO[str]:
+        """Where SIGUSR2 writes the stacks of all threads: a file in state_dir, or standard error without one."""
+        state_dir = self._parts.config.state_dir
+        if state_dir is None:
+            return sys.stderr
+        made = os.open(state_dir / STACKS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        return held.enter_context(open(made, "w"))
 
 
 def differences(running: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
+from contextlib import ExitStack
 
 from zkside import log
 from zkside.daemon_operation import Operation
@@ -13,7 +15,8 @@ from zkside.ops.systemd import ServiceManager
 
 
 class Signals:
-    """SIGTERM and SIGINT ask for the stop, a second one cuts it; SIGHUP reloads; SIGUSR1 dumps the state.
+    """SIGTERM and SIGINT ask for the stop, a second one cuts it; SIGHUP reloads; SIGUSR1 dumps the state,
+    SIGUSR2 the stacks of all threads.
 
     From `install` to `close`, on one event loop.
     """
@@ -23,6 +26,7 @@ class Signals:
         """Set when the daemon is to stop."""
         self._manager = manager
         self._dump: asyncio.Task[None] | None = None
+        self._files = ExitStack()
 
     def install(self) -> None:
         """From now on a stop can be asked for."""
@@ -36,6 +40,8 @@ class Signals:
     def serve(self, operation: Operation) -> None:
         """From now on all of them do what they say."""
         loop = asyncio.get_running_loop()
+        # Written by the signal's own handler in C, whatever the event loop does: for a daemon that hangs.
+        faulthandler.register(signal.SIGUSR2, file=operation.open_stacks(self._files), all_threads=True)
         loop.add_signal_handler(signal.SIGHUP, self._reload, operation)
         loop.add_signal_handler(signal.SIGUSR1, self._write_state, operation)
 
@@ -44,6 +50,8 @@ class Signals:
         if self._dump is not None:
             self._dump.cancel()
             await asyncio.wait([self._dump])
+        faulthandler.unregister(signal.SIGUSR2)
+        self._files.close()
 
     def _ask(self, name: str) -> None:
         if self.stop.is_set():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zkside.cli import output
+from zkside.cli.drain import drain
 from zkside.cli.invocation import Invocation, pass_invocation
 
 if TYPE_CHECKING:
@@ -86,17 +87,4 @@ def streams(invocation: Invocation) -> None:
     invocation.run(flow)
 
 
-@admin.command()
-@pass_invocation
-def drain(invocation: Invocation) -> None:
-    """Refuse new streams and holds, release the holds, end the streams. The daemon stays up."""
-
-    async def flow(client: Client) -> None:
-        answer = await client.admin.drain()
-        if invocation.is_json:
-            fields = {"ended_streams": answer.ended_streams, "released_holds": answer.released_holds}
-            output.json_line({**fields, **output.header_fields(answer.header)})
-        else:
-            output.line(f"{answer.ended_streams} streams ended, {answer.released_holds} holds released")
-
-    invocation.run(flow)
+admin.add_command(drain)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from zkside.cli import output
+from zkside.cli import exits, output
 from zkside.cli.daemon_options import daemon_options, read_configuration
 from zkside.cli.invocation import Invocation, pass_invocation
+
+if TYPE_CHECKING:
+    from zkside.client import Client
 
 
 @click.group()
 def config() -> None:
-    """Check or print the daemon's configuration: file, environment and flags, as `serve` would read them."""
+    """Check or print the daemon's configuration: file, environment and flags, as `serve` would read them; or let a
+    running daemon read it again."""
 
 
 @config.command()
@@ -31,6 +36,39 @@ def check(invocation: Invocation, config_file: Path | None, **options: Any) -> N
             output.line(f"valid; {len(reading.origins)} keys are not at their default")
 
     invocation.end(body)
+
+
+@config.command("reload")
+@pass_invocation
+def reload_(invocation: Invocation) -> None:
+    """Let the running daemon read its configuration again, as SIGHUP does; exit with 14 if it cannot be used.
+
+    It reads the file that it was started with, with the environment and the flags of that time, and the certificates,
+    tokens and policy that it names. What can change while it runs has its effect at once (docs/configuration.md says
+    of each key whether it can); the keys that need a restart are named. A configuration that is wrong changes nothing.
+    """
+
+    async def flow(client: Client) -> int:
+        told = await client.admin.reload_config()
+        if invocation.is_json:
+            output.json_line(
+                {
+                    "applied": told.applied,
+                    "needs_restart": told.needs_restart,
+                    "refused": told.refused,
+                    "problems": told.problems,
+                }
+            )
+        elif not told.problems:
+            output.line(f"in force now: {', '.join(told.applied) or 'nothing has changed'}")
+            if told.needs_restart:
+                output.line(f"after a restart: {', '.join(told.needs_restart)}")
+        if not invocation.is_json:
+            for problem in (*told.problems, *told.refused):
+                print(f"zkside: {problem}", file=sys.stderr)
+        return exits.CANNOT_START if told.problems else exits.ERROR if told.refused else exits.OK
+
+    invocation.run(flow)
 
 
 @config.command("print")
@@ -52,3 +90,10 @@ def print_(invocation: Invocation, config_file: Path | None, **options: Any) -> 
             output.json_line({"key": name, "value": shown, "origin": reading.origins.get(name, "default")})
 
     invocation.end(body)
+
+
+def local() -> str:
+    """As `config print` shows it; for a daemon of this machine that is started with no flags. Raises: StartError."""
+    from zkside.config_source import printed
+
+    return printed(read_configuration(None, {}))

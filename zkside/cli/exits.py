@@ -40,7 +40,7 @@ MEANINGS = {
     LOST: "the session or the hold was lost: what was owned is gone",
     TOO_LARGE: "larger than ZooKeeper or the daemon takes; nothing was sent",
     NOT_SUPPORTED: "the ZooKeeper server, or the daemon, cannot do this",
-    CANNOT_START: "the daemon, or the private ZooKeeper, cannot start",
+    CANNOT_START: "the daemon, or the private ZooKeeper, cannot start; or the configuration cannot be used",
     NOT_GRANTED: "not granted in time (`--timeout`, `-n`); nothing is left in the queue",
     CANNOT_RUN: "`lock`, `elect`, `join`: the command cannot be run",
     NO_COMMAND: "`lock`, `elect`, `join`: there is no such command",

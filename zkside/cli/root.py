@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show the daemon and its session in figures."),
     "health": ("status", "Tell by the exit code whether the daemon serves."),
     "doctor": ("doctor", "Check everything between this shell and ZooKeeper."),
-    "config": ("config", "Check or print the daemon's configuration."),
+    "config": ("config", "Check, print or reload the daemon's configuration."),
+    "log-level": ("log_level", "Show or change what the running daemon logs."),
+    "drain": ("drain", "Take a daemon out of service, and wait until nothing is left."),
+    "debug": ("debug", "Gather what is needed to find a fault."),
     "get": ("node", "Print a node's data."),
     "set": ("node", "Replace a node's data."),
     "create": ("node", "Create a node."),
@@ -41,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("completion", "Print the completion script of a shell."),
 }
 
-ATTRIBUTES = {"set": "set_"}
+ATTRIBUTES = {"set": "set_", "log-level": "log_level"}
 DAEMON_COMMANDS = ("serve", "protos", "completion")
 """Those that talk to no daemon: `-a` behind them would mean nothing."""
 

@@ -208,3 +208,37 @@ class DrainAnswer(Answer):
 
     ended_streams: int
     released_holds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAnswer(Answer):
+    """What became of reading the daemon's configuration again."""
+
+    applied: tuple[str, ...]
+    """Keys that have a new value now."""
+    needs_restart: tuple[str, ...]
+    """Keys that have no effect before the next start."""
+    refused: tuple[str, ...]
+    """Certificates, tokens or a policy that could not be read again, with the reason."""
+    problems: tuple[str, ...]
+    """Why nothing was changed; empty when the configuration is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """The least that a logger of the daemon writes."""
+
+    logger: str
+    """"": all that have none of their own."""
+    level: str
+    back_in_s: float
+    """After so long it is the configured one again; 0: it stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLines(Answer):
+    """The last lines of the daemon's log, a JSON object each."""
+
+    lines: tuple[str, ...]
+    dropped: int
+    """Older lines that are not kept any more."""

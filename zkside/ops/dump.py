@@ -6,12 +6,14 @@ It is for people who look for a fault: no contract, no secrets, no resume tokens
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
+from inspect import isasyncgen, iscoroutine
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -77,7 +79,8 @@ def stack(task: asyncio.Task[Any]) -> list[str]:
                 awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
                 break
         else:
-            break
+            # A step of an asynchronous generator, and a wrapper that gRPC awaits, keep that to themselves.
+            awaited = next((each for each in gc.get_referents(awaited) if isasyncgen(each) or iscoroutine(each)), None)
     return frames
 
 

@@ -99,6 +99,15 @@ def families(view: View) -> Iterator[Metric]:
         view.lag.sum_s,
     )
     yield _gauge("zkside_event_loop_lag_max_seconds", "The worst lag since the start.", view.lag.max_s)
+    yield _labelled(
+        CounterMetricFamily("zkside_config_reloads", "Readings of the configuration, by result.", labels=("result",)),
+        [(("reloaded",), view.reloads.reloaded), (("refused",), view.reloads.refused)],
+    )
+    yield _gauge(
+        "zkside_config_needs_restart",
+        "Keys of the configuration whose new value has no effect before a restart.",
+        view.reloads.needs_restart,
+    )
     yield from view.rpc
 
 

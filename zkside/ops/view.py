@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 
 from zkside.hub.hub import HubStatistics
+from zkside.model.admin import ReloadStatistics
 from zkside.model.session import SessionState
 from zkside.ops.lag import LagStatistics
 from zkside.recipes.holds import HoldsStatistics
@@ -32,6 +33,7 @@ class View:
     """What was refused because a limit was reached, counted by limit."""
     incidents: int
     """Calls that ended in an error of zkside's own, counted."""
+    reloads: ReloadStatistics
     rpc: tuple[Metric, ...]
     """The families of the gRPC server and its streams."""
 
