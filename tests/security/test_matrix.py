@@ -104,7 +104,7 @@ PATHS = (
     "/zookeeper",
     "/secret",
 )
-LONG = ("/app/" + "x" * 30_000, "/app/" + "x" * 70_000, "/" + "y/" * 2000 + "y")
+LONG = ("/app/" + "x" * 30_000, "/app/" + "x" * 70_000, "/" + "y/" * 60 + "y")
 
 
 def policy() -> str:
@@ -156,10 +156,13 @@ def expected(way: Way, who: Who, path: str) -> Verdict:
         return Verdict.ALLOWED if is_allowed else Verdict.DENIED if who.is_known else Verdict.UNKNOWN
     if way.not_root and path == "/" and who.is_known:
         return Verdict.INVALID
-    if way.child and not way.slash and path.endswith("/") and (path != "/" or who.chroot) and who.is_known:
-        # (A prefix to the name of the root would be one to that of the chroot.)
+    if way.child and not way.slash and path.endswith("/") and path != "/" and who.is_known:
         return Verdict.INVALID
-    return verdict(who, way.needs, path, child=way.child)
+    found = verdict(who, way.needs, path, child=way.child)
+    if found is Verdict.ALLOWED and way.child and not way.slash and path == "/" and who.chroot:
+        # A prefix to the name of the root would be one to that of the chroot.
+        return Verdict.INVALID
+    return found
 
 
 def came(way: Way, heard: Heard) -> Verdict:
