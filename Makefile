@@ -61,7 +61,7 @@ image: setup ## Build the image without Docker, and run it: read-only, bounded, 
 	$(BIN)/pytest -q -m image $(ARGS) tests/image
 
 prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
-	@tools/provide $(SERVER) prometheus
+	@tools/provide $(SERVER) prometheus systemd
 	$(BIN)/pytest -q -m prometheus $(ARGS) tests/prometheus
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.

@@ -40,6 +40,8 @@ class Signals:
     def serve(self, operation: Operation) -> None:
         """From now on all of them do what they say."""
         loop = asyncio.get_running_loop()
+        # At a crash, and when systemd's watchdog ends a daemon that hangs (SIGABRT): to the log.
+        faulthandler.enable(all_threads=True)
         # Written by the signal's own handler in C, whatever the event loop does: for a daemon that hangs.
         faulthandler.register(signal.SIGUSR2, file=operation.open_stacks(self._files), all_threads=True)
         loop.add_signal_handler(signal.SIGHUP, self._reload, operation)
