@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.k8s.promql import Selector, selectors
 from tests.k8s.rendered import DAEMONSET, MONITORING, PORTS, SIDECAR, one, rendered, zkside
 from tests.ops.process import DaemonProcess
+from tests.ops.secured import secured
 from tests.ops.test_metrics import tool, use
 from zkside.client import Client
 
@@ -74,8 +75,8 @@ def test_expressions_are_taken_apart_rightly() -> None:
 
 
 async def test_every_metric_and_label_is_one_that_a_daemon_exports(tmp_path: Path, hosts: str) -> None:
-    """Against a scrape of a daemon that was used."""
-    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=hosts) as daemon:
+    """Against a scrape of a daemon that was used, and has all that there is."""
+    with DaemonProcess(tmp_path, **{"ZOOKEEPER_HOSTS": hosts, **secured(tmp_path)}) as daemon:
         async with Client(daemon.address) as client:
             await use(client)
             async with client.campaign("/election"):

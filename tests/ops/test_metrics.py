@@ -20,6 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ops.process import DaemonProcess
+from tests.ops.secured import secured
 from zkside.cli.zookeeper import free_port
 from zkside.client import Client, Consistency, Scope, SessionState
 from zkside.errors import Quota
@@ -44,6 +45,13 @@ def daemon(tmp_path: Path, hosts: str) -> Iterator[DaemonProcess]:
         yield process
 
 
+@pytest.fixture
+def full(tmp_path: Path, hosts: str) -> Iterator[DaemonProcess]:
+    """One that has a certificate, tokens, a policy and an audit log, and so measures more."""
+    with DaemonProcess(tmp_path, **{"ZOOKEEPER_HOSTS": hosts, **secured(tmp_path)}) as process:
+        yield process
+
+
 async def use(client: Client) -> None:
     """Something of everything that is counted."""
     async for session in client.watch_session(wait_for_ready=True):
@@ -64,10 +72,10 @@ def families(text: str) -> dict[str, list[tuple[str, dict[str, str], float]]]:
     }
 
 
-async def test_promtool_finds_nothing_to_complain_of(daemon: DaemonProcess) -> None:
-    async with Client(daemon.address) as client:
+async def test_promtool_finds_nothing_to_complain_of(full: DaemonProcess) -> None:
+    async with Client(full.address) as client:
         await use(client)
-    text = daemon.get("/metrics")[1]
+    text = full.get("/metrics")[1]
     done = subprocess.run(
         [tool("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
@@ -119,8 +127,8 @@ async def test_scraping_costs_the_same_with_many_subscribers(daemon: DaemonProce
         assert len(text.splitlines()) - before < 30
 
 
-async def test_the_documentation_lists_every_metric_with_its_labels_and_no_other(daemon: DaemonProcess) -> None:
-    async with Client(daemon.address) as client:
+async def test_the_documentation_lists_every_metric_with_its_labels_and_no_other(full: DaemonProcess) -> None:
+    async with Client(full.address) as client:
         await use(client)
     page = (ROOT / "docs/operations.md").read_text()
     rows = re.findall(r"^\| (`.*`) \|", page, re.MULTILINE)
@@ -130,7 +138,7 @@ async def test_the_documentation_lists_every_metric_with_its_labels_and_no_other
         for name, labels in re.findall(r"`((?:zkside|grpc_server)_\w+)(?:{([\w,]+)})?`", row)
     }
     exported: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(daemon.get("/metrics")[1]):
+    for family in text_string_to_metric_families(full.get("/metrics")[1]):
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         if not name.startswith(("process_", "python_gc_")):
             exported[name] = {label for sample in family.samples for label in sample.labels} - {"le"}

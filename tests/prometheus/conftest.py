@@ -43,5 +43,5 @@ async def stand(prometheus: Prometheus, zookeeper_installation: Installation) ->
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def well(stand: Stand) -> AsyncIterator[Place]:
     """A daemon that nothing happens to, with a little work."""
-    async with stand.place(WELL) as place, working(place.client):
+    async with stand.place(WELL, is_secured=True) as place, working(place.client):
         yield place

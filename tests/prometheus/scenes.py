@@ -14,11 +14,13 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from tests.ops.test_metrics import ROOT
 from tests.prometheus.stand import Stand
+from tests.security.authority import Authority
 from zkside.cli.zookeeper import free_port
 from zkside.client import Consistency, SessionState
 from zkside.errors import Quota, Unavailable
@@ -242,6 +244,51 @@ async def not_written(stand: Stand) -> AsyncGenerator[None, None]:
             yield
         async with place.client.hold_ephemeral("/held"):
             yield
+
+
+@_of("ZksideCertificateExpiring")
+async def expiring(stand: Stand) -> AsyncGenerator[None, None]:
+    """A certificate with three days left; then another one is put in its place."""
+    async with stand.place("ZksideCertificateExpiring", is_secured=True) as place:
+        yield
+        _exchange(place.directory, days=3)
+        yield
+        _exchange(place.directory, days=30)
+        yield
+
+
+def _exchange(files: Path, *, days: int) -> None:
+    """The certificate and its key are replaced as one does with files: one after the other."""
+    another = Authority(files / f"{days}-days").issue("server", "DNS:localhost", days=days)
+    another.cert.replace(files / "server.crt")
+    another.key.replace(files / "server.key")
+
+
+@_of("ZksideFilesRefused")
+async def slip_of_the_pen(stand: Stand) -> AsyncGenerator[None, None]:
+    """Somebody saves a policy that makes no sense, and corrects it."""
+    async with stand.place("ZksideFilesRefused", is_secured=True) as place:
+        yield
+        policy = place.directory / "policy.toml"
+        right = policy.read_text()
+        policy.write_text(right.replace("verbs", "words"))
+        yield
+        policy.write_text(right)
+        yield
+
+
+@_of("ZksideAuditLost")
+async def audit_lost(stand: Stand) -> AsyncGenerator[None, None]:
+    """The audit log can grow no more."""
+    async with stand.place("ZksideAuditLost", is_secured=True) as place:
+        yield
+        await place.client.create("/seen")
+        written = (place.directory / "audit.log").stat().st_size
+        with _limited(place.daemon.pid, resource.RLIMIT_FSIZE, written):
+            await place.client.create("/unseen")
+            yield
+        await place.client.delete("/unseen")
+        yield
 
 
 @_of("ZksideInternalErrors")

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from kazoo.client import KazooClient
 
 from tests.ops.process import DaemonProcess
+from tests.ops.secured import secured
 from tests.parts.proxy import Proxy
 from tests.prometheus.monitor import Prometheus
 from zkside.cli.zookeeper import ZooKeeperServer
@@ -69,8 +70,11 @@ class Stand:
         self._starting = asyncio.Semaphore(2)
 
     @asynccontextmanager
-    async def place(self, name: str, **keys: str) -> AsyncIterator[Place]:
-        """A daemon configured with these keys, connected, and scraped under this name."""
+    async def place(self, name: str, *, is_secured: bool = False, **keys: str) -> AsyncIterator[Place]:
+        """A daemon configured with these keys, connected, and scraped under this name.
+
+        `is_secured`: with a certificate, tokens, a policy and an audit log (tests/ops/secured.py) in its directory.
+        """
         with TemporaryDirectory() as directory, Proxy(self._zookeeper.port) as proxy:
             path = f"/{name}"
             await asyncio.to_thread(self._others.ensure_path, path)
@@ -79,6 +83,8 @@ class Stand:
                 "ZOOKEEPER_SESSION_TIMEOUT": "10s",
                 "LEASE_TICK": f"{self._zookeeper.tick_ms}ms",
             }
+            if is_secured:
+                defaults |= secured(Path(directory))
             async with self._starting:
                 place = Place(Path(directory), proxy, defaults | keys)
                 try:
