@@ -58,6 +58,7 @@ k8s: setup ## Render the Kubernetes manifests; check them, their alerts and thei
 
 image: setup ## Build the image without Docker, and run it: read-only, bounded, against ZooKeeper. As root.
 	@tools/provide $(SERVER) containers compose prometheus
+	tools/image
 	$(BIN)/pytest -q -m image $(ARGS) tests/image
 
 prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
