@@ -14,7 +14,10 @@ from zkside.rpc.listeners import UnixListener
 class Guarded(Host):
     """`async with Guarded(hosts, directory, POLICY, "app", "ops") as daemon`, then `daemon.stubs_of("app")`."""
 
-    def __init__(self, hosts: str, directory: Path, policy: str | None, *listeners: str, **more: Any) -> None:
+    def __init__(
+        self, hosts: str, directory: Path, policy: str | None, *listeners: str, at: tuple[Any, ...] = (), **more: Any
+    ) -> None:
+        """`at`: listeners as they are, instead of those sockets."""
         self.directory = directory
         self.policy_file = directory / "policy.toml"
         if policy is not None:
@@ -23,7 +26,7 @@ class Guarded(Host):
         super().__init__(
             hosts,
             directory,
-            listeners=tuple(UnixListener(directory / f"{name}.sock", identity=name) for name in listeners),
+            listeners=at or tuple(UnixListener(directory / f"{name}.sock", identity=name) for name in listeners),
             policy_file=self.policy_file if policy is not None else None,
             audit_file=self.audit_file,
             **more,

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log-level": ("log_level", "Show or change what the running daemon logs."),
     "drain": ("drain", "Take a daemon out of service, and wait until nothing is left."),
     "debug": ("debug", "Gather what is needed to find a fault."),
+    "policy": ("policy", "Check a policy, or explain what it decides."),
     "get": ("node", "Print a node's data."),
     "set": ("node", "Replace a node's data."),
     "create": ("node", "Create a node."),
