@@ -253,6 +253,7 @@ async def test_health_follows_the_session_but_liveness_does_not(
         "zkside.v1.NodeService": NOT_SERVING,
         "zkside.v1.WatchService": NOT_SERVING,
         "zkside.v1.HoldService": NOT_SERVING,
+        "zkside.v1.CarryService": NOT_SERVING,
         "zkside.v1.LockService": NOT_SERVING,
         "zkside.v1.ElectionService": NOT_SERVING,
         "zkside.v1.GroupService": NOT_SERVING,
@@ -332,7 +333,7 @@ async def test_calls_are_counted_by_the_fields_names(host: Host, client: Stubs) 
     await failure(client.health.Check(health_pb2.HealthCheckRequest(service="x")))
     samples = {
         (sample.name, sample.labels["grpc_method"], sample.labels.get("grpc_code"), sample.labels.get("le")): sample
-        for family in host.rpc.collect()
+        for family in host.rpc.interceptors.collect()
         for sample in family.samples
     }
     assert samples["grpc_server_started_total", "Get", None, None].value == 2
