@@ -34,7 +34,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 	fi
 
 test: setup ## Run the tests, against real ZooKeeper.
-	@tools/provide $(SERVER) prometheus openssl
+	@tools/provide $(SERVER) prometheus openssl systemd
 	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not prometheus and not release" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
@@ -62,7 +62,7 @@ image: setup ## Build the image without Docker, and run it: read-only, bounded, 
 	$(BIN)/pytest -q -m image $(ARGS) tests/image
 
 prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
-	@tools/provide $(SERVER) prometheus systemd
+	@tools/provide $(SERVER) prometheus
 	$(BIN)/pytest -q -m prometheus $(ARGS) tests/prometheus
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
