@@ -35,7 +35,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus openssl systemd
-	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not prometheus and not release" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not page and not prometheus and not release" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
@@ -64,6 +64,11 @@ image: setup ## Build the image without Docker, and run it: read-only, bounded, 
 prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
 	@tools/provide $(SERVER) prometheus
 	$(BIN)/pytest -q -m prometheus $(ARGS) tests/prometheus
+
+page: setup ## Look at the status page in headless Chromium, in all its states; writes the pictures of the docs.
+	@tools/provide $(SERVER) chromium
+	@mkdir -p docs/images
+	SCREENSHOTS=docs/images $(BIN)/pytest -q -m page $(ARGS) tests/page
 
 check: setup ## Lint, types, floors, protos, generated docs: all that is judged without running.
 	$(BIN)/ruff check $(CODE)
@@ -143,4 +148,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop k8s image prometheus check fmt proto bench dist release release-check baseline lock clean setup
+.PHONY: help run test faults safety interop k8s image page prometheus check fmt proto bench dist release release-check baseline lock clean setup

@@ -163,7 +163,8 @@ class Survey:
     caches: tuple[Cached, ...]
     cached: int
     of_holds: int
-    """Of them, those that only holds and waiters need: single nodes with names of their own, not listed."""
+    """Of them, those that only holds and waiters need: single nodes with names of their own. They are neither
+    listed nor counted below."""
     stale: int
     loading: int
     slow: tuple[Slow, ...]
@@ -241,11 +242,11 @@ def _roots(roots: Iterable[RootStatus]) -> Survey_[tuple[list[RootStatus], int, 
     worst: Worst[RootStatus] = Worst(MOST_ROWS)
     number = of_holds = stale = loading = 0
     for number, root in enumerate(roots, 1):
-        stale += root.stale_s > 0
-        loading += not root.live
         if root.holds and root.holds == root.users:
             of_holds += 1
         else:
+            stale += root.stale_s > 0
+            loading += not root.live
             worst.offer((root.stale_s, not root.live, root.users), root)
         if number % AT_ONCE == 0:
             yield

@@ -144,7 +144,8 @@ function lately(live) {
   const answers = words.between(isAlone ? null : first.answers, live.zookeeper.counts, live.zookeeper.bounds_s, 0.99);
   const lag = words.between(isAlone ? null : first.lag, live.loop.counts, live.loop.bounds_s, 1);
   const spent = live.zookeeper.seconds - (isAlone ? 0 : first.seconds);
-  return { answers: { ...answers, mean: answers.all ? spent / answers.all : null }, lag };
+  const usual = words.between(isAlone ? null : first.lag, live.loop.counts, live.loop.bounds_s, 0.99).bound;
+  return { answers: { ...answers, mean: answers.all ? spent / answers.all : null }, lag: { ...lag, usual } };
 }
 
 function drawAttention(items) {
@@ -177,7 +178,7 @@ function drawFacts(live, recent) {
 
 function drawIndex({ lists, events }) {
   const items = [
-    ['holds', 'Holds', lists.owned + lists.waiting, lists.in_jeopardy + lists.unattended ? 'warn' : ''],
+    ['holds', 'Holds', lists.owned + lists.waiting, page.attention.some(({ to }) => to === 'holds') ? 'warn' : ''],
     ['slow', 'Slow', lists.slow_streams, lists.slow_streams ? 'warn' : ''],
     ['caches', 'Caches', lists.cached - lists.of_holds, lists.stale ? 'warn' : ''],
     ['events', 'Events', events.length, ''],
@@ -214,8 +215,8 @@ const dim = (text) => element('span', { class: 'dim' }, text);
 
 function ownerLine(hold, kind) {
   const tone = hold.state === 'held' ? 'ok' : hold.state === 'jeopardy' ? 'warn' : '';
-  const facts = [kind === 'election' && hold.state === 'held' ? 'leads' : '', hold.token ? `token ${hold.token}` : '', hold.state === 'jeopardy' ? 'in jeopardy' : '',
-    hold.reason === 'REVOKE_REQUESTED' ? 'asked back' : '',
+  const facts = [kind === 'election' && hold.state === 'held' ? 'leads' : '', hold.token ? `token ${hold.token}` : '', hold.state === 'jeopardy' && hold.reason !== 'DRAINED' ? 'in jeopardy' : '',
+    hold.reason === 'REVOKE_REQUESTED' || hold.reason === 'DRAINED' ? 'asked back' : '',
     hold.attached ? '' : hold.ends_in_s === null ? 'without a stream' : `without a stream, ends in ${words.age(hold.ends_in_s)}`];
   return line(element('span', { class: 'dot', 'data-tone': tone, 'aria-hidden': 'true' }), verbatim(words.holder(hold)),
     ' ', dim(facts.filter(Boolean).join(' · ')));

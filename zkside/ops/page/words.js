@@ -140,8 +140,11 @@ function connecting({ session }) {
     : 'No session yet. Calls wait or fail with SESSION_SUSPENDED; what state_dir kept is answered, marked stale.';
 }
 
+const OVER = { value: 'over', unit: '', note: 'Nobody here may believe in what they held.', share: 0, tone: 'bad' };
+
 /** The lease: {value, unit, note, share, tone}. `left` is what is left of it now, in seconds. */
 export function lease(live, left) {
+  if (live?.session.lost) return OVER;
   if (!live || !live.session.timeout_s) return { value: 'none', unit: '', note: 'It begins with the session.', share: 0 };
   const { session } = live;
   const span = session.lease_span_s;
@@ -152,7 +155,7 @@ export function lease(live, left) {
   if (left <= 0) {
     return session.state === 'connected' && session.lease_needed
       ? { value: '–', unit: '', note: 'Not proven yet.', share: 0 }
-      : { value: 'over', unit: '', note: 'Nobody here may believe in what he held.', share: 0, tone: 'bad' };
+      : OVER;
   }
   return { value: left.toFixed(1), unit: 's', note: `of ${duration(span)}${lowest}`, share: Math.min(1, left / span),
     tone: left < span / 4 ? 'bad' : left < span / 2 ? 'warn' : 'ok' };
@@ -167,30 +170,30 @@ export function attention(live, recent, key) {
   const losses = live.events.filter((event) => event.name === 'session.suspended' && live.now - event.at < 600)
     .reduce((sum, event) => sum + event.count, 0);
   if (lists.unattended) add('warn', 'holds', `${several(lists.unattended, 'hold')} without a stream: ${lists.unattended === 1 ? 'its process has' : 'their processes have'} to come back`);
-  if (lists.in_jeopardy && key !== 'suspended') add('warn', 'holds', `${several(lists.in_jeopardy, 'hold')} in jeopardy`);
+  if (lists.in_jeopardy && key !== 'suspended' && key !== 'draining') add('warn', 'holds', `${several(lists.in_jeopardy, 'hold')} in jeopardy`);
   if (lists.slow_streams) add('warn', 'slow', `${several(lists.slow_streams, 'subscriber')} not reading, for ${duration(lists.slow[0]?.unread_s ?? 0)} at worst`);
-  if (lists.stale) add('warn', 'caches', `${several(lists.stale, 'cache')} stale, for ${duration(lists.caches[0]?.stale_s ?? 0)} at worst`);
+  if (lists.stale && (key === 'connected' || key === 'draining')) add('warn', 'caches', `${several(lists.stale, 'cache')} stale, for ${duration(lists.caches[0]?.stale_s ?? 0)} at worst`);
   if (key === 'connected' && session.lease_needed && session.lease_lowest_s !== null && session.lease_lowest_s < session.lease_span_s / 4) {
     add('warn', 'session', `The lease fell to ${duration(session.lease_lowest_s)} lately: proofs come back late`);
   }
   if (recent.answers.bound !== null && recent.answers.bound > 0.25) add('warn', 'facts-title', `ZooKeeper takes ${atMost(zookeeper.bounds_s, recent.answers.bound)} to answer`);
   if (zookeeper.queued) add('warn', 'facts-title', `${several(zookeeper.queued, 'request')} wait for their turn to be sent`);
-  if (recent.lag.bound !== null && recent.lag.bound > 0.1) add('warn', 'facts-title', `The event loop is late by ${atMost(live.loop.bounds_s, recent.lag.bound)}`);
+  if (recent.lag.usual > 0.1) add('warn', 'facts-title', `The event loop is late by ${atMost(live.loop.bounds_s, recent.lag.usual)}`);
   if (losses > 3) add('warn', 'events', `The connection was lost ${losses} times in ten minutes`);
   return found;
 }
 
-/** What to be told when there is nothing to look at; '' when there is. */
+/** What this host owns, and whether all is well; '' where the state says enough. */
 export function ease(live, key, attention) {
-  if (key !== 'connected' || attention.length) return '';
+  if (key !== 'connected') return '';
   const { lists, counts } = live;
-  const leads = lists.led;
-  const parts = [
-    leads ? `leads ${several(leads, 'election')}` : '',
-    lists.owned - leads > 0 ? `${leads ? 'and holds' : 'holds'} ${number(lists.owned - leads)}${leads ? ' more' : ''}` : '',
+  const others = lists.owned - lists.led;
+  const owns = [
+    lists.led ? `leads ${several(lists.led, 'election')}` : '',
+    others ? `${lists.led ? 'and holds' : 'holds'} ${number(others)}${lists.led ? ' more' : ''}` : '',
   ].filter(Boolean).join(' ');
-  return parts ? `This host ${parts}. Nothing needs a look.`
-    : counts.streams ? 'Nothing is held. Nothing needs a look.' : 'No client yet. Nothing needs a look.';
+  const says = owns ? `This host ${owns}.` : counts.streams ? 'Nothing is held.' : 'No client yet.';
+  return attention.length ? says : `${says} Nothing needs a look.`;
 }
 
 // Events
