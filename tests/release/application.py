@@ -23,23 +23,22 @@ def telling(what: str) -> Callable[[Any], None]:
     return tell
 
 
-async def main(address: str, *only: str) -> None:
+async def main(address: str) -> None:
     async with Client(address, timeout_s=60) as client, AsyncExitStack() as stack:
         await client.create("/held", wait_for_ready=True)
-        held: dict[str, Any] = {"node": client.hold_ephemeral("/held/node", on_update=telling("node"))}
+        held = [client.hold_ephemeral("/held/node", on_update=telling("node"))]
         if hasattr(client, "lock"):
-            held |= {
-                "lock": client.lock("/held/lock", on_update=telling("lock")),
-                "permit": client.lock("/held/permits", permits=3, on_update=telling("permit")),
-                "leadership": client.campaign("/held/election", on_update=telling("leadership")),
-                "membership": client.join("/held/group", member_id="me", on_update=telling("membership")),
-            }
-        wanted = only or tuple(held)
-        for what in wanted:
-            await stack.enter_async_context(held[what])
-        print(json.dumps({"what": "all", "number": len(wanted)}), flush=True)
+            held += [
+                client.lock("/held/lock", on_update=telling("lock")),
+                client.lock("/held/permits", permits=3, on_update=telling("permit")),
+                client.campaign("/held/election", on_update=telling("leadership")),
+                client.join("/held/group", member_id="me", on_update=telling("membership")),
+            ]
+        for one in held:
+            await stack.enter_async_context(one)
+        print(json.dumps({"what": "all", "number": len(held)}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
     print(json.dumps({"what": "end"}), flush=True)
 
 
-asyncio.run(main(*sys.argv[1:]))
+asyncio.run(main(sys.argv[1]))

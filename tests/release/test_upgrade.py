@@ -106,12 +106,13 @@ class Place:
             finally:
                 process.kill()
 
-    def application(self, version: Version, *only: str) -> subprocess.Popen[str]:
+    def application(self, version: Version) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, APPLICATION, self.address, *only],
+            [sys.executable, APPLICATION, self.address],
             env=version.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -212,18 +213,8 @@ def _replace(
 
 
 def test_an_older_client_works_with_todays_daemon(before: Version, today: Version, place: Place) -> None:
-    """Upgrade the daemons first, or the applications: the contract only grows."""
-    _held_by_one_of(place, today, before)
-
-
-def test_todays_client_works_with_an_older_daemon(before: Version, today: Version, place: Place) -> None:
-    """As far as that one goes."""
-    knows_locks = (before.path / "zkside/rpc/lock.py").exists()
-    _held_by_one_of(place, before, today, *(() if knows_locks else ("node",)))
-
-
-def _held_by_one_of(place: Place, daemon: Version, application: Version, *only: str) -> None:
-    with place.daemon(daemon), place.application(application, *only) as process:
+    """The contract only grows: daemons are upgraded first."""
+    with place.daemon(today), place.application(before) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         told = until(process.stdout, "all")
@@ -231,3 +222,13 @@ def _held_by_one_of(place: Place, daemon: Version, application: Version, *only: 
         process.stdin.close()
         until(process.stdout, "end")
         assert ephemerals(place.hosts) == {}
+
+
+def test_todays_client_is_told_what_an_older_daemon_cannot_do(before: Version, today: Version, place: Place) -> None:
+    """It reads and writes, and fails at once where it needs what that one does not have."""
+    with place.daemon(before), place.application(today) as process:
+        _, told = process.communicate(timeout=60)
+    knows_all = (before.path / "zkside/rpc/carry.py").exists()
+    assert (process.returncode == 0) == knows_all, told
+    assert knows_all or "NotSupported: Method not found!" in told
+    assert ephemerals(place.hosts) == {}, "/held was made, and nothing is left in it"
