@@ -98,3 +98,23 @@ async def test_caches_are_saved_from_time_to_time_too(tmp_path: Path, world: Wor
         await eventually((tmp_path / "cache.sqlite").exists)
     await hub.close()
     await session.close(keep_session=False, within_s=2.0)
+
+
+async def test_a_file_that_cannot_be_written_is_counted_and_costs_nothing_else(
+    tmp_path: Path, world: World, other: Peer
+) -> None:
+    """R5: what was saved before is left, saving is tried again, and idle caches go all the same."""
+    await other.do(Create("/a"))
+    session = Session(world.connector(timeout_s=TIMEOUT_S), SessionSettings(timeout_s=TIMEOUT_S))
+    session.start()
+    await session.wait_connected()
+    hub = Hub(session, HubSettings(state_dir=tmp_path, snapshot_interval_s=0.1, idle_eviction_s=1.0))
+    (tmp_path / "cache.new").mkdir()  # where the next file would be written
+    hub.start()
+    await hub.reads.get("/a", CACHED)
+    await eventually(lambda: hub.statistics().save_errors > 1)
+    (tmp_path / "cache.new").rmdir()
+    await eventually((tmp_path / "cache.sqlite").exists)
+    await eventually(lambda: hub.statistics().cached_nodes == 0)
+    await hub.close()
+    await session.close(keep_session=False, within_s=2.0)

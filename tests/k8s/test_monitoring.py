@@ -27,6 +27,15 @@ OF_THE_SCRAPE = {"up": set[str]()}
 """What Prometheus itself says of it."""
 VARIABLES = {"namespace": ".*", "instance": ".*", "__rate_interval": "1m", "__range": "1h"}
 """As Grafana replaces them."""
+NOT_SHOWN = {
+    "zkside_config_needs_restart",
+    "zkside_config_reloads_total",
+    "zkside_files_failures_total",
+    "zkside_files_loaded_timestamp_seconds",
+    "zkside_files_loads_total",
+    "zkside_policy_identities",
+}
+"""Neither an alert nor a panel needs them; zkside_files_current says what matters of files."""
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
 
 
@@ -97,6 +106,10 @@ async def test_every_metric_and_label_is_one_that_a_daemon_exports(tmp_path: Pat
             assert selector.metric in labels, f"{where}: nothing exports {selector.metric}"
             for label, _, _ in selector.matchers:
                 assert label in labels[selector.metric] | OF_THE_TARGET, f"{where}: {selector.metric} has no {label}"
+    spoken_of = {each.metric for _, expression in [*alerts().items(), *shown()] for each in selectors(expression)}
+    of_histograms = re.compile(r"_(bucket|sum|count|created)$")
+    silent = {name for name in labels if name.startswith("zkside_") and not of_histograms.search(name)} - spoken_of
+    assert not {name for name in silent if f"{name}_bucket" not in spoken_of} - NOT_SHOWN
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):
             known = OF_THE_TARGET.union(*(labels[each.metric] for each in selectors(target["expr"])))

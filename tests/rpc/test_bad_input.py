@@ -45,8 +45,8 @@ from zkside.pb.node_pb2 import (
     TransactRequest,
 )
 from zkside.rpc import status
-from zkside.rpc.interceptors import Call, Interceptors
-from zkside.rpc.streams import QuotaSettings, Streams
+from zkside.rpc.interceptors import Call
+from zkside.rpc.streams import QuotaSettings
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 TTL = node_pb2.CREATE_MODE_PERSISTENT_WITH_TTL
@@ -241,7 +241,7 @@ async def raising(host: Host, short_path: Path) -> AsyncGenerator[grpc.aio.Chann
         yield hold_pb2.HoldUpdate()
         raise named(request.path)
 
-    interceptors = Interceptors(host.session, Streams(QuotaSettings()), QuotaSettings())
+    interceptors = host.rpc.interceptors
     service = node_pb2.DESCRIPTOR.services_by_name["NodeService"]
     handlers = {
         "Sync": interceptors.wrap(service.methods_by_name["Sync"], sync),
@@ -270,9 +270,10 @@ async def test_every_reason_reaches_the_client_with_its_code(
     assert (ended.code, ended.reason, ended.message) == expected
 
 
-async def test_a_defect_reaches_the_client_as_an_incident(raising: grpc.aio.Channel) -> None:
+async def test_a_defect_reaches_the_client_as_an_incident(raising: grpc.aio.Channel, host: Host) -> None:
     stub: Any = node_pb2_grpc.NodeServiceStub(raising)
     ended = await failure(stub.Sync(node_pb2.SyncRequest(path="no such error")))
     assert (ended.code, ended.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert ended.metadata["incident"] in ended.message
     assert "on purpose" not in ended.message
+    assert host.rpc.interceptors.incidents == 1

@@ -260,9 +260,12 @@ def test_a_line_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
     try:
         with pytest.raises(Unavailable, match="nothing was changed"):
             journal.put_hold(HoldRow("h2", "lock", "/c", 8, "t", 0.0))
+        with pytest.raises(Unavailable, match="nothing was changed"):
+            journal.drop_hold(ROW.hold_id)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert journal.holds() == (ROW,)
+    assert journal.statistics().errors == 2
     journal.put_hold(HoldRow("h3", "lock", "/d", 9, "t", 0.0))
     journal.close()
     after = Journal.open(tmp_path)

@@ -43,6 +43,7 @@ async def test_bytes_that_make_no_sense_cost_the_connection_and_no_more(connect:
         assert len(peer.all("suspended")) == 1
         await peer.wait_for("connected", 2)
         await peer.do(Sync())
+        assert peer.connection.statistics().errors == 1
 
 
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", struct.pack("!i", 3) + b"abc"])
