@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,6 +19,7 @@ from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure
 from tests.rpc.test_hold import gone, next_state
 from tests.rpc.test_lock import Seeker
+from zkside.errors import Denied
 from zkside.model.hold import HoldState
 from zkside.pb.admin_pb2 import DrainRequest
 from zkside.pb.carry_pb2 import CarriedUpdate, CarryRelease, CarryRequest, CarryStep
@@ -362,3 +364,20 @@ async def test_who_does_not_read_costs_bounded_memory_and_delays_nobody(client: 
     await asyncio.wait_for(host.rpc.streams.wait_ended(infrastructure=False), PATIENCE_S)
     assert await host.session.janitor.drained(PATIENCE_S)
     assert len(host.holds) == 0
+
+
+async def test_a_stream_that_the_daemon_ends_does_not_hand_on_what_its_owner_may_believe_in(
+    client: Stubs, host: Host
+) -> None:
+    """H1: neither when it is ended from outside, nor for a step that makes no sense."""
+    for tag, end in enumerate((lambda: host.rpc.streams.end_all(Denied("no"), infrastructure=False), None)):
+        carrier = Carrier(client)
+        await carrier.acquire(7, f"/lock{tag}")
+        lease_ns = (await carrier.until(7, HOLD_STATE_HELD)).update.hold.lease_boottime_ns
+        if end is None:
+            await carrier.ask(CarryStep(tag=1))
+        else:
+            end()
+        await failure(carrier.stream)
+        await Seeker(client, f"/lock{tag}").held()
+        assert time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= lease_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kazoo.client import KazooClient
 from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Fault, Host, Stubs, failure
 from tests.rpc.test_hold import next_state, update
+from zkside.errors import Denied
 from zkside.pb.admin_pb2 import DrainRequest
 from zkside.pb.election_pb2 import CampaignRequest
 from zkside.pb.hold_pb2 import (
@@ -398,3 +400,18 @@ async def test_a_token_of_another_recipe_takes_nothing_up(client: Stubs) -> None
     assert refused.reason == "HOLD_LOST"
     again = Seeker(client, resume_token=token)
     assert (await again.held()).hold.fencing_token == held.hold.fencing_token
+
+
+async def test_a_stream_that_the_daemon_ends_does_not_hand_on_what_its_owner_may_believe_in(
+    client: Stubs, host: Host, other_host: Host
+) -> None:
+    """H1: its owner may hear of the end late, and until then goes by the lease that it was told."""
+    holder = Seeker(client)
+    told = await holder.held()
+    async with other_host.stubs() as other:
+        waiter = Seeker(other)
+        await waiter.waiting()
+        host.rpc.streams.end_all(Denied("not any more"), infrastructure=False)
+        assert (await failure(holder.stream)).reason == "POLICY_DENIED"
+        await waiter.held()
+        assert time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= told.hold.lease_boottime_ns

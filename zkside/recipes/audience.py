@@ -18,6 +18,8 @@ class Audience:
     def __init__(self) -> None:
         self._unread: deque[HoldUpdate] = deque()
         self._ends_in_refresh = False
+        self.is_overrun = False
+        """Too much was left unread: the stream is ended from here."""
         self._failure: ZksideError | None = None
         self._woken = asyncio.Event()
 
@@ -30,6 +32,7 @@ class Audience:
         if refresh and self._ends_in_refresh and self._unread:
             self._unread.pop()
         if len(self._unread) >= MAX_UNREAD:
+            self.is_overrun = True
             self.fail(Quota(f"more than {MAX_UNREAD} updates of the hold were left unread"))
         else:
             self._unread.append(update)

@@ -88,6 +88,7 @@ class Hold:
         self._audience: Audience | None = None
         self._unwatch: Callable[[], None] = lambda: None
         self._is_recalled = False
+        self._is_cut = False
         self._believed_until_ns = 0
         """Once it was asked back: until when its owner may go on all the same."""
         self._watching: Timer | None = None
@@ -252,7 +253,7 @@ class Hold:
                     return
         finally:
             if self._audience is audience:
-                self._detach()
+                self._detach(is_cut=self._is_cut or audience.is_overrun)
 
     def unread(self) -> int:
         """Updates that wait for the stream."""
@@ -277,8 +278,12 @@ class Hold:
             self._tell()
         return audience
 
-    def _detach(self) -> None:
-        self._audience = None
+    def cut(self) -> None:
+        """Its stream is about to be ended from here: its owner has not let go, and may hear of it late."""
+        self._is_cut = True
+
+    def _detach(self, *, is_cut: bool) -> None:
+        self._audience, self._is_cut = None, False
         self._heartbeat.stop()
         if self.state.is_over or self.releasing is not None:
             return
@@ -287,10 +292,12 @@ class Hold:
         elif self._holds.keeping:
             # The next daemon finds it in the journal.
             return
-        elif self._is_recalled or not self.terms.reconnect_grace_s:
-            self.release(Reason.STREAM_ENDED)
-        else:
+        elif self.terms.reconnect_grace_s and not self._is_recalled:
             self.expire_in(self.terms.reconnect_grace_s, Reason.STREAM_ENDED)
+        elif not is_cut:
+            self.release(Reason.STREAM_ENDED)
+        elif not self._is_recalled:
+            self.recall(Reason.STREAM_ENDED)
 
     def expire_in(self, grace_s: float, reason: Reason) -> None:
         """Release it unless a stream takes it up within this time."""

@@ -229,6 +229,12 @@ class Holds:
             raise NoAuth(f"{hold.path} could not be deleted and stays until the session ends", path=hold.path)
         return True
 
+    def cut(self, hold_id: str) -> None:
+        """The stream of this hold is about to be ended from here, not by its owner."""
+        hold = self._holds.get(hold_id)
+        if hold is not None:
+            hold.cut()
+
     def unread(self, hold_id: str) -> int:
         """Updates that wait for the hold's stream; 0 for a hold that is over."""
         hold = self._holds.get(hold_id)

@@ -71,6 +71,7 @@ class _Carrying:
     ) -> AsyncGenerator[carry_pb2.CarryResponse, None]:
         """Cancellation: as a broken stream for every hold."""
         self._stream.pending = self._untaken.__len__
+        self._stream.before_end = self._cut
         reading = asyncio.get_running_loop().create_task(self._read(requests), name="carry")
         unlisten = self._session.listen(status=self._session_changed)
         try:
@@ -83,11 +84,17 @@ class _Carrying:
                 self._stream.ends_by_itself = bool(self._carried)
         finally:
             unlisten()
+            if self._failure is not None:
+                self._cut()
             carried = [each.task for each in self._carried.values() if each.task is not None]
             self._carried.clear()
             for task in (reading, *carried):
                 task.cancel()
             await asyncio.wait([reading, *carried])
+
+    def _cut(self) -> None:
+        for carried in self._carried.values():
+            self._holds.cut(carried.hold_id)
 
     def _is_over(self) -> bool:
         if self._failure is not None:

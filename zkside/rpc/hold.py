@@ -87,6 +87,7 @@ async def stream(
     async with aclosing(updates):
         async for update in updates:
             call.stream.pending = partial(holds.unread, update.hold_id)
+            call.stream.before_end = partial(holds.cut, update.hold_id)
             made = convert.hold_update(update)
             convert.fill_header(made.header, holds.session, holds.session.last_zxid)
             yield made

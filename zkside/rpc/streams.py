@@ -67,6 +67,7 @@ class Stream:
     __slots__ = (
         "_task",
         "_writing",
+        "before_end",
         "ending",
         "ends_by_itself",
         "method",
@@ -88,6 +89,8 @@ class Stream:
         """Set by the handler: what the client watches."""
         self.ends_by_itself = False
         """Set by a handler that has a last message to send before a stop: a hold's, once that is released."""
+        self.before_end: Callable[[], object] = tuple
+        """Set by the handler: what it has to know before it is ended from outside."""
         self.ending: ZksideError | None = None
         self._task = task
         self._writing = writing
@@ -110,6 +113,7 @@ class Stream:
         """
         if self.ending is None:
             self.ending = error
+            self.before_end()
             self._task.cancel()
 
     def acknowledge_end(self) -> None:
