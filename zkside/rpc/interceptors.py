@@ -371,6 +371,8 @@ def _families(counts: dict[tuple[str, str, str], MethodCounts]) -> Iterator[Metr
         sent.add_metric(labels, row.sent)
         for code, number in list(row.handled.items()):
             handled.add_metric((*labels, code), number)
+        if not row.started:
+            continue  # most methods are never called here, and their buckets would be most of all lines
         below = list(accumulate(row.buckets))
         bounds = [*map(str, BUCKETS_S), "+Inf"]
         handling.add_metric(labels, list(zip(bounds, map(float, below), strict=True)), row.handling_s)
