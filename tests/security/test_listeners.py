@@ -135,9 +135,9 @@ async def test_the_server_itself_opens_no_unsafe_port_whatever_the_configuration
     listener: TcpListener, lacking: str
 ) -> None:
     """O2."""
-    reception = Reception(listener)
     with pytest.raises(StartError, match="can be reached from other hosts") as raised:
-        await reception.__aenter__()
+        async with Reception(listener):
+            pass
     assert lacking in str(raised.value)
 
 

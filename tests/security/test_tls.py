@@ -396,7 +396,8 @@ async def test_files_that_make_no_sense_change_nothing_and_are_seen(
         assert "what was read before stays in use" in caplog.text
         assert metric(reception, "zkside_files_current", source="tls") == 0
         with pytest.raises(StartError, match=words):
-            await Reception(ENCRYPTED, tls=files).__aenter__()
+            async with Reception(ENCRYPTED, tls=files):
+                pass
         (short_path / name).write_bytes(good)
         reception.look()
         assert metric(reception, "zkside_files_current", source="tls") == 1
