@@ -43,6 +43,7 @@ RUN PYTHONNODEBUGRANGES=1 python3 -m compileall -q --invalidation-mode unchecked
 COPY --from=build /opt/zkside /opt/zkside
 # Two malloc arenas: one would do for one event loop, the pages' threads get the other.
 ENV PATH=/opt/zkside/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    LANG=C.UTF-8 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MALLOC_ARENA_MAX=2 \

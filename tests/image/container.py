@@ -124,20 +124,23 @@ class Container:
         hosts: str,
         *,
         arguments: Sequence[str] = (),
+        volumes: tuple[str, str] | None = None,
         mounts: Sequence[str] = (),
         keys: Mapping[str, str] | None = None,
     ) -> None:
-        """`mounts` beside the two volumes; `keys` as in the environment, without their ZKSIDE_."""
+        """`volumes` in the place of those in the directory, `mounts` beside them; `keys` as in the environment,
+        without their ZKSIDE_.
+        """
         self.name = f"zkside-test-{os.getpid()}-{next(_numbers)}"
         self.address = f"unix:{directory}/run/zkside.sock"
         settings = {"ZOOKEEPER_HOSTS": hosts, "HTTP_LISTEN": "127.0.0.1:0", "LOG_FORMAT": "json"} | dict(keys or {})
         environment = [f"--env=ZKSIDE_{key}={value}" for key, value in settings.items()]
-        both = (f"{directory}/run:/run/zkside", f"{directory}/state:/var/lib/zkside", *mounts)
-        volumes = [f"--volume={mount}" for mount in both]
+        run, state = volumes or (f"{directory}/run", f"{directory}/state")
+        mounted = [f"--volume={mount}" for mount in (f"{run}:/run/zkside", f"{state}:/var/lib/zkside", *mounts)]
         # Who asks whether it is healthy here are the tests; the interval would be for systemd's timers.
         command = [
             *(str(TOOL), "podman", "--log-level=fatal", "run", f"--name={self.name}", "--pull=never"),
-            *("--network=host", "--health-interval=disable", *HARDENED, *volumes, *environment),
+            *("--network=host", "--health-interval=disable", *HARDENED, *mounted, *environment),
             *(image, *arguments),
         ]
         self.asked = datetime.now().astimezone()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.image.container import ROOT, UID
+from tests.image.container import ALONE, ROOT, UID, Container, done, podman
 from tests.ops.test_metrics import tool
+from zkside.cli import exits
 from zkside.config import AtShutdown
 from zkside.config_source import read
 
@@ -64,6 +66,29 @@ def test_zkside_accepts_its_configuration_and_keeps_its_session_over_a_restart(s
         ("zkside-socket", "/run/zkside", False),
         ("zkside-state", "/var/lib/zkside", False),
     }
+
+
+@pytest.mark.parametrize(("group", "status"), [(UID, exits.OK), (1000, exits.UNAVAILABLE)])
+def test_in_volumes_that_the_engine_makes_only_a_member_of_the_group_can_call(
+    group: int, status: int, image: str, place: Path, hosts: str, services: Any
+) -> None:
+    """The engine's volumes are for the user who has their place in the image; both services run as Compose says."""
+    names = (f"{place.name}-socket", f"{place.name}-state")
+    settings = {key.removeprefix("ZKSIDE_"): value for key, value in services["zkside"]["environment"].items()}
+    here = {"ZOOKEEPER_HOSTS": hosts, "HTTP_LISTEN": "127.0.0.1:0"}
+    shell = services["shell"]
+    try:
+        with Container(image, place, hosts, volumes=names, keys=settings | here) as container:
+            container.wait_connected()
+            called = podman(
+                "run", *ALONE, "--read-only", "--cap-drop=ALL", f"--user={shell['user'].split(':')[0]}:{group}",
+                *(f"--env={name}={value}" for name, value in shell["environment"].items()),
+                f"--volume={names[0]}:/run/zkside:ro", "--entrypoint=", image, *shell["command"],
+            )  # fmt: skip
+            assert called.returncode == status, called.stderr
+            assert ("CONNECTED" in called.stdout) == (status == exits.OK)
+    finally:
+        done("volume", "rm", "--force", *names)
 
 
 def test_a_service_gets_the_socket_by_its_volume_its_address_and_its_group(services: Any) -> None:
