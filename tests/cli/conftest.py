@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from tests.client.conftest import daemon  # noqa: F401 (the real daemon of the run)
 from tests.ops.process import DaemonProcess
+from zkside.cli.manual import PAGES, Page
 from zkside.cli.root import zkside as command
 
 
@@ -38,6 +40,15 @@ def environment(address: str) -> dict[str, str]:
     return {**kept, "ZKSIDE_ADDRESS": address, "COLUMNS": "120"}
 
 
+def page_of(arguments: Sequence[str]) -> Page | None:
+    """What the help says of the command in these arguments."""
+    for start in range(len(arguments)):
+        for name in (" ".join(arguments[start : start + 2]), arguments[start]):
+            if name in PAGES:
+                return PAGES[name]
+    return None
+
+
 class Zkside:
     """The command `zkside`. Called, it runs inside this process, which saves a second each; `start` and `process`
     run it as users do."""
@@ -49,6 +60,8 @@ class Zkside:
         known = {name: None for name in os.environ if name.startswith("ZKSIDE_")}
         done = CliRunner().invoke(command, arguments, input=data, env={**known, "ZKSIDE_ADDRESS": self.address})
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        page = page_of(arguments)
+        assert page is None or page.passes_on or done.exit_code in page.statuses, f"{arguments}: {done.exit_code}"
         return Run(done.exit_code, done.stdout_bytes.decode(errors="surrogateescape"), done.stderr)
 
     def process(self, *arguments: str, data: bytes = b"", within_s: float = 30.0) -> Run:

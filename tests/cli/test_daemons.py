@@ -100,7 +100,7 @@ def test_serve_takes_flags_and_ends_in_order(hosts: str, tmp_path: Path) -> None
     address = f"unix:{tmp_path}/zkside.sock"
     flags = ("--listen", address, "--zookeeper-hosts", hosts, "--http-listen", "127.0.0.1:0", "--log-format", "json")
     with running("", "serve", *flags) as process:
-        read_until(process, "serving at")
+        read_until(process, "session.connected")
         assert Zkside(address)("create", "/a", "x", "-t", "20s").code == exits.OK
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == exits.OK

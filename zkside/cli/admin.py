@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -87,4 +88,4 @@ def streams(invocation: Invocation) -> None:
     invocation.run(flow)
 
 
-admin.add_command(drain)
+admin.add_command(copy(drain))

@@ -36,7 +36,12 @@ class Ensemble(NamedTuple):
 @click.option("--memory", is_flag=True, help="No ZooKeeper: keep everything in this process's memory.")
 @click.option("--zookeeper", metavar="VERSION", help="This release, fetched with Maven if it is not installed.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep ZooKeeper's data here.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    help="The least that its log writes.",
+)
 @pass_invocation
 def dev(invocation: Invocation, memory: bool, zookeeper: str | None, data: Path | None, log_level: str) -> None:
     """Run a private ZooKeeper on a free loopback port and a daemon on it, until Ctrl-C.

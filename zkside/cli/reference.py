@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from zkside.cli.exits import MEANINGS
+from zkside.cli.manual import PAGES
 from zkside.cli.root import COMMANDS, zkside
 
 FROM_CONFIGURATION = ("serve", "config check", "config print")
@@ -47,6 +48,11 @@ def _section(name: str, command: click.Command) -> list[str]:
         lines += ["| option | meaning |", "|---|---|"]
         lines += [f"| {_names(one)} | {one.help or ''} |" for one in options]
         lines.append("")
+    if name in PAGES:
+        page = PAGES[name]
+        codes = ", ".join(str(code) for code in sorted(set(page.statuses)))
+        lines += [f"Ends with {codes}{', or as the command that it ran' if page.passes_on else ''}.", ""]
+        lines += ["```sh", *(f"{line}  # {told}" for line, told in page.examples), "```", ""]
     return lines
 
 

@@ -10,6 +10,7 @@ import click
 import zkside as package
 from zkside.cli.global_options import accept_global_options, global_options
 from zkside.cli.invocation import Invocation
+from zkside.cli.manual import write_into
 from zkside.cli.output import Format
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -50,6 +51,22 @@ DAEMON_COMMANDS = ("serve", "protos", "completion")
 """Those that talk to no daemon: `-a` behind them would mean nothing."""
 
 
+ROOT_EPILOG = """\
+Every option of here may stand behind the command too. A DURATION is 500ms, 10s, 2m, 1h, or a number of seconds; a PATH
+begins with / and counts from the chroot of the daemon.
+
+\b
+Examples:
+  zkside dev                              # something to try it on; Ctrl-C ends it
+  zkside create -p /config/colour blue
+  zkside watch -R /config                 # what is there, then every change
+  zkside lock /locks/backup -- backup.sh  # one at a time over all hosts
+  zkside doctor                           # what is wrong between this shell and ZooKeeper
+
+Each command's --help has its exit statuses, its environment and examples; docs/cli.md has all of them.
+"""
+
+
 class LazyGroup(click.Group):
     """Loads the module of a command when that command runs: `zkside get` does not load the daemon."""
 
@@ -63,6 +80,7 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"zkside.cli.{module}"), ATTRIBUTES.get(cmd_name, cmd_name))
         if cmd_name not in DAEMON_COMMANDS:
             accept_global_options(command)
+        write_into(command, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -73,7 +91,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes and examples: docs/cli.md.",
+    epilog=ROOT_EPILOG,
 )
 @click.version_option(package.__version__, "-V", "--version", prog_name="zkside")
 @global_options
