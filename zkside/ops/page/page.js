@@ -101,10 +101,8 @@ function drawState() {
   say(byId('ease'), ease);
   byId('ease').hidden = ease === '';
   const isUp = live !== null && page.failure === '';
-  const since = isUp ? ` for ${words.duration(now() - live.session.since)}` : '';
-  say(byId('summary'), stands.key === 'connected' ? `${stands.summary}${since}` : stands.summary);
-  const reason = isUp && stands.key !== 'connected' && live.session.reason
-    ? `${live.session.reason}${stands.key === 'draining' || stands.key === 'closed' ? '' : `${since ? ',' : ''}${since}`}` : '';
+  say(byId('summary'), stands.key === 'connected' ? `${stands.summary} for ${words.duration(now() - live.session.since)}` : stands.summary);
+  const reason = isUp ? words.reason(live, stands.key, now()) : '';
   say(byId('reason'), reason);
   byId('reason').hidden = reason === '';
   document.title = live ? `${stands.title} · ${live.daemon.name} · zkside` : `${stands.title} · zkside`;
@@ -119,7 +117,7 @@ function drawState() {
 function drawLease() {
   const { live } = page;
   const left = Math.max(0, seconds(page.leaseEndMs - performance.now()));
-  const shown = words.lease(live, left);
+  const shown = words.lease(live, left, page.failure);
   say(byId('lease-value'), shown.value);
   say(byId('lease-unit'), shown.unit);
   say(byId('lease-note'), shown.note);
@@ -273,7 +271,7 @@ const SLOW = [
     draw: ({ method, peer, age }) => [line(verbatim(words.who(peer))), dim(`${method} · open ${age}`)] },
   { title: 'Watches', class: 'wide', of: ({ watches, watched }) => ({ watches, watched }),
     draw: ({ watches, watched }) => (watched ? places(watches, watched) : [dim('–')]) },
-  { title: 'Not reading for', class: 'figures', of: ({ unread_s }) => words.age(unread_s), draw: (text) => [text] },
+  { title: 'Unread for', class: 'figures', of: ({ unread_s }) => words.age(unread_s), draw: (text) => [text] },
   { title: 'Pending', class: 'figures', of: ({ pending, sent }) => ({ pending, sent }),
     draw: ({ pending, sent }) => [line(words.number(pending)), dim(`${words.number(sent)} sent`)] },
 ];

@@ -63,7 +63,7 @@ export const atMost = (bounds, bound) =>
 
 // The state
 
-const GLYPHS = { ok: '●', warn: '▲', bad: '✕', off: '○', info: '◐' };
+const GLYPHS = { ok: '●', warn: '▲', bad: '✖', off: '○', info: '◐' };
 
 /**
  * How things stand: {key, tone, title, summary}. `link` is how this page stands with the daemon: {failure, heard}
@@ -142,13 +142,32 @@ function connecting({ session }) {
 
 const OVER = { value: 'over', unit: '', note: 'Nobody here may believe in what they held.', share: 0, tone: 'bad' };
 
+/** Why it is so, in the daemon's own words, and for how long; '' where there is nothing to add. */
+export function reason(live, key, now) {
+  const { session } = live;
+  if (key === 'connected' || key === 'draining' || key === 'closed') return '';
+  if (key === 'lost') {
+    const loss = live.events.find((event) => event.name === 'session.lost');
+    return `${loss?.subject || 'lost'}, ${duration(now - session.lost)} ago`;
+  }
+  const why = session.reason === session.state ? 'trying' : session.reason;
+  return `${why || session.state}, for ${duration(now - session.since)}`;
+}
+
 /** The lease: {value, unit, note, share, tone}. `left` is what is left of it now, in seconds. */
-export function lease(live, left) {
+export function lease(live, left, failure) {
+  if (live && failure) {
+    return live.session.lease_needed && left > 0
+      ? { value: left.toFixed(1), unit: 's', note: 'unless it was renewed since: the daemon does not answer', share: Math.min(1, left / live.session.lease_span_s), tone: 'off' }
+      : { value: '?', unit: '', note: 'Not known while the daemon does not answer.', share: 0 };
+  }
   if (live?.session.lost) return OVER;
   if (!live || !live.session.timeout_s) return { value: 'none', unit: '', note: 'It begins with the session.', share: 0 };
   const { session } = live;
   const span = session.lease_span_s;
-  const lowest = session.lease_lowest_s === null ? '' : ` · lowest ${duration(session.lease_lowest_s)} lately`;
+  // Between two answers the count here falls below what the daemon ever saw: only a true low is worth a word.
+  const isLow = session.lease_lowest_s !== null && session.lease_lowest_s < span * 0.75;
+  const lowest = isLow ? ` · fell to ${duration(session.lease_lowest_s)} lately` : '';
   if (!session.lease_needed && session.state !== 'suspended') {
     return { value: 'idle', unit: '', note: 'Nothing is held, so nothing has to be proven.', share: 0 };
   }
