@@ -83,8 +83,8 @@ async def lost(stand: Stand) -> AsyncGenerator[None, None]:
     """ZooKeeper is away for longer than the session's timeout."""
     async with stand.place("ZksideSessionLost", ZOOKEEPER_SESSION_TIMEOUT="2s") as place:
         yield
-        place.proxy.half_open()
-        await place.wait_session(SessionState.LOST)
+        async with place.session_passes(SessionState.LOST):
+            place.proxy.half_open()
         place.proxy.cut()
         place.proxy.heal()
         await place.wait_session(SessionState.CONNECTED)
@@ -110,9 +110,8 @@ async def flapping(stand: Stand) -> AsyncGenerator[None, None]:
     async with stand.place("ZksideConnectionFlapping") as place:
         yield
         for _ in range(5):
-            broken = asyncio.create_task(place.wait_session(SessionState.SUSPENDED, SessionState.CONNECTED))
-            place.proxy.cut()
-            await broken
+            async with place.session_passes(SessionState.SUSPENDED, SessionState.CONNECTED):
+                place.proxy.cut()
         yield
         yield
 
@@ -296,8 +295,7 @@ async def senseless_answer(stand: Stand) -> AsyncGenerator[None, None]:
     """Bytes come from ZooKeeper's address that cannot be ZooKeeper's."""
     async with stand.place("ZksideInternalErrors") as place:
         yield
-        recovered = asyncio.create_task(place.wait_session(SessionState.SUSPENDED, SessionState.CONNECTED))
-        place.proxy.inject_reply(b"\xff" * 64)
-        await recovered
+        async with place.session_passes(SessionState.SUSPENDED, SessionState.CONNECTED):
+            place.proxy.inject_reply(b"\xff" * 64)
         yield
         yield

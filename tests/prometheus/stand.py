@@ -51,13 +51,29 @@ class Place:
 
     async def wait_session(self, *states: SessionState) -> None:
         """Return once the session was in these states, one after the other."""
-        wanted = list(states)
-        async for session in self.client.watch_session():
-            if session.state is wanted[0]:
-                wanted.pop(0)
-            if not wanted:
-                return
-        raise AssertionError("the stream ended")
+        async with self.session_passes(*states):
+            pass
+
+    @asynccontextmanager
+    async def session_passes(self, *states: SessionState) -> AsyncIterator[None]:
+        """The body begins when the session is heard of; wait behind it until the session was in these states, one
+        after the other, since then."""
+        heard = asyncio.Event()
+
+        async def follow() -> None:
+            wanted = list(states)
+            async for session in self.client.watch_session():
+                if session.state is wanted[0]:
+                    wanted.pop(0)
+                heard.set()
+                if not wanted:
+                    return
+            raise AssertionError("the stream ended")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow())
+            await heard.wait()
+            yield
 
 
 class Stand:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
 import pytest
@@ -16,6 +16,7 @@ from tests.prometheus.stand import Place, Stand
 pytestmark = pytest.mark.prometheus
 
 ALERTS = sorted(rule["alert"] for group in rules()["groups"] for rule in group["rules"])
+ACT_S = 120.0
 FIRES_S = 180.0
 CLEARS_S = 900.0
 """The longest window of an expression is ten minutes; expressions are as they are shipped."""
@@ -26,15 +27,20 @@ Play = asyncio.Task[tuple[Notice, Notice]]
 async def play(alert: str, scene: Scene, stand: Stand, notices: Notices) -> tuple[Notice, Notice]:
     """What was told when it fired, and when it cleared."""
     async with aclosing(scene(stand)) as acts:
-        await anext(acts)
+        await _next(acts)
         assert not notices.of(alert, alert), "it fired before anything happened"
-        await anext(acts)
+        await _next(acts)
         fired = await notices.wait(alert, alert, is_firing=True, within_s=FIRES_S)
-        await anext(acts)
+        await _next(acts)
         cleared = await notices.wait(alert, alert, is_firing=False, within_s=CLEARS_S)
         with suppress(StopAsyncIteration):
-            await anext(acts)
+            await _next(acts)
     return fired, cleared
+
+
+async def _next(acts: AsyncGenerator[None, None]) -> None:
+    async with asyncio.timeout(ACT_S):
+        await anext(acts)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -52,7 +58,7 @@ def test_each_alert_has_a_scene() -> None:
     assert sorted(SCENES) == ALERTS
 
 
-@pytest.mark.timeout(FIRES_S + CLEARS_S + 120)
+@pytest.mark.timeout(FIRES_S + CLEARS_S + 4 * ACT_S)
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("alert", ALERTS)
 async def test_the_alert_fires_on_its_condition_and_clears_after_it(
@@ -67,7 +73,7 @@ async def test_the_alert_fires_on_its_condition_and_clears_after_it(
     assert cleared.labels == fired.labels
 
 
-@pytest.mark.timeout(FIRES_S + CLEARS_S + 120)
+@pytest.mark.timeout(FIRES_S + CLEARS_S + 4 * ACT_S)
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_daemon_that_is_well_raises_no_alert(
     plays: dict[str, Play], notices: Notices, well: Place, stand: Stand
