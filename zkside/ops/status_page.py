@@ -93,7 +93,9 @@ class StatusPage:
         if path == "/page/live.json":
             pulse = self._pulse()
             survey, age_s = self._lists.ask()
-            body = json.dumps(document(pulse, survey, age_s), separators=(",", ":")).encode()
+            told = document(pulse, survey, age_s)
+            told["lists"] |= {"cost_s": round(self._lists.cost_s, 4), "slice_max_s": round(self._lists.longest_s, 4)}
+            body = json.dumps(told, separators=(",", ":")).encode()
             return _respond(respond, "application/json", body)
         name = "index.html" if path == "/" else path.removeprefix("/page/")
         file = FILES / name

@@ -180,6 +180,7 @@ def survey(sources: Sources) -> Survey_[Survey]:
     caches = []
     for root in roots:
         nodes, is_all = yield from _count(sources.nodes(Place(root.path, root.scope)))
+        yield
         caches.append(Cached(root, nodes, is_all, tuple(subscribers[root.path, root.scope])))
     worst: Worst[Held] = Worst(MOST_ROWS)
     for number, one in enumerate(held.values()):
