@@ -35,7 +35,8 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus openssl systemd
-	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not page and not prometheus and not release" $(ARGS)
+	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not page and not prometheus and not release \
+		and not security" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
 	@tools/provide $(SERVER)
@@ -64,6 +65,11 @@ image: setup ## Build the image without Docker, and run it: read-only, bounded, 
 prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
 	@tools/provide $(SERVER) prometheus
 	$(BIN)/pytest -q -m prometheus $(ARGS) tests/prometheus
+
+security: setup ## Prove the threat model: every identity on every RPC and path, TLS, tokens, chroots, audit. 3 minutes.
+	@tools/provide $(SERVER) openssl
+	$(BIN)/pytest -q $(ARGS) tests/security tests/core/test_policy.py tests/cli/test_policy.py tests/rpc/test_server.py \
+		tests/rpc/test_bad_input.py tests/session/test_journal.py tests/zk/test_security.py tests/ops/test_http.py
 
 page: setup ## Look at the status page in headless Chromium, in all its states; writes the pictures of the docs.
 	@tools/provide $(SERVER) chromium
@@ -148,4 +154,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop k8s image page prometheus check fmt proto bench dist release release-check baseline lock clean setup
+.PHONY: help run test faults safety interop k8s image page security prometheus check fmt proto bench dist release release-check baseline lock clean setup

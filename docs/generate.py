@@ -24,6 +24,7 @@ GENERATORS: Mapping[str, str] = {
     "configuration-keys": "zkside.config_source:documented",
     "errors-table": "zkside.rpc.status:table",
     "proofs": "docs.proofs:table",
+    "policy-needs": "zkside.rpc.needs:table",
     "log-events": "docs.vocabulary:events",
     "log-fields": "docs.vocabulary:fields",
     "cli-exit-codes": "zkside.cli.reference:exit_codes",

@@ -113,7 +113,7 @@ def _operation(kind: str, path: str, data: bytes) -> node_pb2.Operation:
     return made
 
 
-def _node(name: str, make: Callable[[str, bytes], Message], needs: str, **more: Any) -> Way:
+def _node(name: str, make: Callable[[str, bytes], Any], needs: str, **more: Any) -> Way:
     return Way(f"zkside.v1.NodeService/{name}", needs, lambda s, p, d: getattr(s.node, name)(make(p, d)), **more)
 
 

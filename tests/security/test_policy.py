@@ -14,6 +14,8 @@ from kazoo.client import KazooClient
 
 from tests.rpc.host import Stubs, failure, fault
 from tests.security.guarded import Guarded, identity
+from zkside.errors import StartError
+from zkside.model.operation import SetData
 from zkside.pb import (
     admin_pb2,
     carry_pb2,
@@ -453,6 +455,53 @@ async def test_a_changed_file_is_read_by_itself(daemon: Guarded, ann: Stubs) -> 
     daemon.policy_file.write_text(identity("bob", [("/", ALL)]))
     assert (await rest(watch))[1].reason == "POLICY_DENIED"
     daemon.files.stop()
+
+
+async def test_streams_of_a_withdrawn_token_end(hosts: str, stock_client: KazooClient, short_path: Path) -> None:
+    """Also where the socket would let their caller in as somebody else; streams of other tokens go on."""
+    await asyncio.to_thread(stock_client.create, "/app", b"")
+    tokens = short_path / "tokens"
+    ci, cd = "ci 0123456789-abcdefghij\n", "cd abcdefghij-0123456789\n"
+    tokens.write_text(ci + cd)
+    policy = identity("jobs", [("/app", "read")], callers='"token:ci", "token:cd"') + identity(
+        "socket", [("/app", "read")]
+    )
+    watching = watch_pb2.WatchRequest(targets=[watch_pb2.WatchTarget(path="/app")])
+    async with (
+        Guarded(hosts, short_path, policy, "socket", token_files=(tokens,)) as daemon,
+        daemon.stubs_of("socket") as client,
+    ):
+        withdrawn, kept, plain = (
+            client.watch.Watch(watching, metadata=metadata)
+            for metadata in (
+                (("authorization", f"Bearer {ci.split()[1]}"),),
+                (("authorization", f"Bearer {cd.split()[1]}"),),
+                (),
+            )
+        )
+        for call in (withdrawn, kept, plain):
+            await call.read()
+        tokens.write_text(cd)
+        assert not daemon.files.read_now()
+        assert (await rest(withdrawn))[1].reason == "POLICY_DENIED"
+        await daemon.session.call(SetData("/app", b"new", -1))
+        for call in (kept, plain):
+            while (await call.read()).WhichOneof("message") != "changes":
+                pass
+            call.cancel()
+
+
+async def test_a_daemon_does_not_start_with_a_policy_that_cannot_be_used(hosts: str, short_path: Path) -> None:
+    """Nor without its file; and nothing listens then."""
+    for policy in ("[identities.x]", "not toml"):
+        daemon = Guarded(hosts, short_path, policy, "ann", connect=False)
+        with pytest.raises(StartError, match="the policy"):
+            await daemon.rpc.start()
+        assert not (short_path / "ann.sock").exists()
+    daemon = Guarded(hosts, short_path, "", "ann", connect=False)
+    daemon.policy_file.unlink()
+    with pytest.raises(StartError, match="cannot be read"):
+        await daemon.rpc.start()
 
 
 async def test_what_was_denied_is_counted(daemon: Guarded, ann: Stubs) -> None:
