@@ -274,3 +274,29 @@ async def test_a_session_that_was_never_started_can_be_closed(memory: MemoryZooK
     session = Session(memory_connector(memory), SessionSettings(), clock=clock)
     await session.close(keep_session=False, within_s=1)
     assert session.status.state is CLOSED
+
+
+async def test_how_low_the_lease_fell_is_told_for_a_minute_at_least(
+    sessions: Sessions, memory: MemoryZooKeeper, clock: VirtualClock
+) -> None:
+    """S3: a network that is silent for five seconds, then well again; who looks 50 s later sees it all the same."""
+    session, heard = await sessions.open()
+    await clock.advance(5)
+    assert session.statistics().lease_lowest_s is None
+    need_no_more = session.need_proofs()
+    await clock.advance(3)
+    steady_s = session.statistics().lease_lowest_s
+    assert steady_s is not None
+    assert steady_s >= TIMEOUT_S - MARGIN_S - 2.0
+    memory.network.half_open(True)
+    await clock.advance(5)
+    memory.network.half_open(False)
+    await clock.advance(50)
+    statistics = session.statistics()
+    assert heard.states == [CONNECTED]
+    assert statistics.lease_remaining_s >= TIMEOUT_S - MARGIN_S - 1.0
+    assert statistics.lease_lowest_s is not None
+    assert TIMEOUT_S - MARGIN_S - 6.0 <= statistics.lease_lowest_s <= TIMEOUT_S - MARGIN_S - 5.0
+    need_no_more()
+    await clock.advance(121)
+    assert session.statistics().lease_lowest_s is None
