@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -52,3 +53,15 @@ def test_make_help_tells_every_target() -> None:
     told = run("make", "help").stdout
     for target in ("help", "run", "test", "check", "fmt", "proto", "bench", "faults"):
         assert f"  make {target} " in told
+
+
+def test_every_proto_can_be_compiled_for_java() -> None:
+    """The class of a file must not be called as a message of another: Java would have one file of two classes."""
+    sources = {file.stem: file.read_text() for file in (ROOT / "proto").rglob("*.proto")}
+    messages = {
+        name for text in sources.values() for name in re.findall(r"^(?:message|enum|service) (\w+)", text, re.M)
+    }
+    for stem, text in sources.items():
+        (outer,) = re.findall(r'^option java_outer_classname = "(\w+)";', text, re.M)
+        assert outer == f"{stem.capitalize()}Proto"
+        assert outer not in messages
