@@ -17,6 +17,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ops.process import DaemonProcess
@@ -162,6 +163,26 @@ def test_series_that_are_known_beforehand_begin_at_zero(daemon: DaemonProcess) -
         "max_streams",
         "max_calls",
     }
+
+
+async def test_there_are_no_exemplars(full: DaemonProcess) -> None:
+    """Nor in OpenMetrics, which has a place for them, and is what Prometheus asks for."""
+    async with Client(full.address) as client:
+        await use(client)
+    text = await asyncio.to_thread(as_open_metrics, full.http_port)
+    read = list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    assert read
+    assert not [sample for family in read for sample in family.samples if sample.exemplar]
+
+
+def as_open_metrics(port: int) -> str:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/metrics", headers={"Accept": "application/openmetrics-text"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        text: str = answer.read().decode()
+    return text
 
 
 async def test_the_lowest_lease_is_told_while_something_is_owned(daemon: DaemonProcess) -> None:
