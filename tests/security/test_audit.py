@@ -153,6 +153,8 @@ def test_lines_beyond_the_bound_are_dropped_counted_and_spoken_of(tmp_path: Path
     while b'"dropped"' not in read:
         read += os.read(reader, 65536)
     audit.close()
+    while rest := os.read(reader, 65536):
+        read += rest
     dropped = audit.statistics().dropped
     lines = [json.loads(line) for line in read.splitlines()]
     assert sum(line.get("lines", 0) for line in lines if line["event"] == "dropped") == dropped == 50

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -502,6 +504,16 @@ async def test_a_daemon_does_not_start_with_a_policy_that_cannot_be_used(hosts: 
     daemon.policy_file.unlink()
     with pytest.raises(StartError, match="cannot be read"):
         await daemon.rpc.start()
+
+
+def test_a_daemon_without_policy_and_audit_loads_none_of_it() -> None:
+    """Nothing is paid for what is not used: neither memory nor time."""
+    program = "import sys, zkside.daemon; print(*[name for name in sys.modules if name.startswith('zkside.')])"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    parts = ("audit", "caller", "chroot", "guard", "guarding", "needs", "policy_file", "recording", "served")
+    assert "zkside.rpc.server" in loaded
+    assert not {f"zkside.rpc.{part}" for part in parts} & set(loaded)
+    assert not {"zkside.core.policy", "zkside.core.policy_document"} & set(loaded)
 
 
 async def test_what_was_denied_is_counted(daemon: Guarded, ann: Stubs) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zkside.core.policy import Decision, Identity, Policy, Verb, decide
+from zkside.core.policy import Identity, Limits, Policy, Rule, Verb, allowing, decide
 from zkside.errors import Denied, Quota, Unauthenticated
 from zkside.model import path as paths
 from zkside.model.identity import Peer
@@ -27,29 +27,34 @@ class Usage:
 class Caller:
     """One identity of the policy in force; or, where there is no policy, somebody who may do everything."""
 
-    __slots__ = ("chroot", "identity", "name", "usage")
+    __slots__ = ("chroot", "identity", "limits", "name", "usage")
 
     def __init__(self, name: str, identity: Identity | None, usage: Usage) -> None:
         self.name = name
         self.identity = identity
         self.chroot = Chroot(identity.chroot) if identity is not None and identity.chroot else None
+        self.limits = Limits() if identity is None else identity.limits
         self.usage = usage
 
-    def decide(self, ask: Ask) -> tuple[str, Decision | None]:
-        """The node of the tree that is asked for, and the decision; None where there is no policy.
-
-        Raises: InvalidPath, in the caller's own words.
-        """
+    def node(self, ask: Ask) -> str:
+        """The node of the tree that is asked for. Raises: InvalidPath, in the caller's own words."""
         if self.identity is None:
-            return ask.path, None
+            return ask.path
         node = ask.node()
-        if self.chroot is not None and not ask.of_tree:
-            node = self.chroot.enter_path(node)
-        return node, decide(self.identity, ask.verb, node)
+        return node if self.chroot is None or ask.of_tree else self.chroot.enter_path(node)
+
+    def allowing(self, ask: Ask, node: str) -> Rule | None:
+        """The rule that allows it; None where there is no policy. Raises: Denied."""
+        if self.identity is None:
+            return None
+        rule = allowing(self.identity, ask.verb, node)
+        if rule is None:
+            raise self.denied(ask, decide(self.identity, ask.verb, node).why)
+        return rule
 
     def may(self, verb: Verb, path: str) -> bool:
         """Whether this is allowed on a node of the tree."""
-        return self.identity is None or decide(self.identity, verb, path).allowed
+        return self.identity is None or allowing(self.identity, verb, path) is not None
 
     @property
     def root(self) -> str:

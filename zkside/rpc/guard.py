@@ -93,10 +93,11 @@ class Guard:
         if (caller.name, caller.root) != (before.name, before.root):
             return Denied("by the policy, which has changed, this caller is somebody else now")
         served.caller = caller
-        for ask in served.asks:
-            _, decision = caller.decide(ask)
-            if decision is not None and not decision.allowed:
-                return caller.denied(ask, decision.why)
+        try:
+            for ask in served.asks:
+                caller.allowing(ask, caller.node(ask))
+        except Denied as denied:
+            return denied
         return None
 
     def _may_hold(self, hold: Hold) -> bool:
@@ -126,9 +127,15 @@ class Guard:
             record = Record(self._audit, name, call.peer, is_audited=row.is_audited)
             try:
                 caller = self._caller(call.peer, record)
-                with self._using(caller, "calls"):
+                usage = caller.usage
+                if (over := caller.over("calls", caller.limits.calls, usage.calls)) is not None:
+                    raise over
+                usage.calls += 1
+                try:
                     await self._admit(caller, row, request, record)
                     answer = await _answered(caller, handler, recall, request, call)
+                finally:
+                    usage.calls -= 1
             except BaseException as error:
                 self._count(error)
                 record.failed(error)
@@ -282,15 +289,12 @@ class Guard:
             if row.of_watch:
                 self._check_watch(caller, getattr(request, row.of_watch))
             for ask in (asking or row.asks)(request):
-                node, decision = caller.decide(ask)
+                node = caller.node(ask)
                 nodes.append(node)
                 asks.append(ask)
-                if decision is None:
-                    continue
-                if decision.rule is None:
-                    raise caller.denied(ask, decision.why)
-                if ask.makes_parents:
-                    parents.setdefault(paths.parent(decision.rule.path), ask)
+                rule = caller.allowing(ask, node)
+                if ask.makes_parents and rule is not None:
+                    parents.setdefault(paths.parent(rule.path), ask)
         finally:
             record.paths = tuple(nodes)
         for parent, ask in parents.items():
@@ -314,9 +318,9 @@ class Guard:
 
     def _check_holds(self, caller: Caller, request: Any) -> None:
         """Nothing may be awaited between this and the opening of the hold."""
-        if caller.identity is not None and not request.resume_token:
-            most, present = caller.identity.limits.holds, self._holds.count_of(caller.name)
-            if (over := caller.over("holds", most, present)) is not None:
+        if not request.resume_token:
+            present = self._holds.count_of(caller.identity_name)
+            if (over := caller.over("holds", caller.limits.holds, present)) is not None:
                 raise over
 
     @contextmanager
@@ -324,10 +328,9 @@ class Guard:
         """Counts against the quota inside the block. Raises: Quota."""
         usage = caller.usage
         present: int = getattr(usage, what)
-        if caller.identity is not None:
-            over = caller.over(what, getattr(caller.identity.limits, what), present, count)
-            if over is not None and count:
-                raise over
+        over = caller.over(what, getattr(caller.limits, what), present, count)
+        if over is not None and count:
+            raise over
         setattr(usage, what, present + count)
         try:
             yield
