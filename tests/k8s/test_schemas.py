@@ -91,7 +91,11 @@ CUSTOM = {
                                             "expr": {"type": "string", "minLength": 1},
                                             "labels": exactly({"severity": {"enum": ["critical", "warning"]}}),
                                             "annotations": exactly(
-                                                {"summary": {"type": "string"}, "description": {"type": "string"}}
+                                                {
+                                                    "summary": {"type": "string"},
+                                                    "description": {"type": "string"},
+                                                    "runbook": {"type": "string", "pattern": "^docs/runbook.md#"},
+                                                }
                                             ),
                                         },
                                         {"for": DURATION},
