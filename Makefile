@@ -35,7 +35,7 @@ run: setup ## Start a private ZooKeeper and the daemon; prints commands to paste
 
 test: setup ## Run the tests, against real ZooKeeper.
 	@tools/provide $(SERVER) prometheus openssl systemd
-	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not page and not prometheus and not release \
+	$(BIN)/pytest -q -m "not faults and not interop and not image and not k8s and not page and not prometheus and not release and not clients \
 		and not security" $(ARGS)
 
 faults: setup ## Run the long tests under injected faults.
@@ -53,6 +53,10 @@ interop: setup ## Let real Curator and kazoo contend with zkside for the same lo
 	@$(MAKE) --no-print-directory .zkside/interop/.compiled
 	$(BIN)/pytest -q -m interop $(ARGS) tests/interop
 
+clients: setup ## Make the examples in Go, Java, Node.js and Rust, and let them share a daemon's locks.
+	@tools/provide $(SERVER) jdk maven go node rust protoc
+	$(BIN)/pytest -q -m clients $(ARGS) tests/clients
+
 k8s: setup ## Render the Kubernetes manifests; check them, their alerts and their dashboard.
 	@tools/provide $(SERVER) kustomize prometheus
 	$(BIN)/pytest -q -m k8s $(ARGS) tests/k8s
@@ -62,7 +66,7 @@ image: setup ## Build the image without Docker, and run it: read-only, bounded, 
 	tools/image
 	$(BIN)/pytest -q -m image $(ARGS) tests/image
 
-prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 12 minutes.
+prometheus: setup ## Let a real Prometheus scrape; cause what each alert is for, see it fire and clear. 11 minutes.
 	@tools/provide $(SERVER) prometheus
 	$(BIN)/pytest -q -m prometheus $(ARGS) tests/prometheus
 
@@ -154,4 +158,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run test faults safety interop k8s image page security prometheus check fmt proto bench dist release release-check baseline lock clean setup
+.PHONY: help run clients test faults safety interop k8s image page security prometheus check fmt proto bench dist release release-check baseline lock clean setup
