@@ -137,7 +137,9 @@ def document(pulse: Pulse, survey: Survey, lists_age_s: float) -> dict[str, Any]
             "queued": wire.queued if wire is not None else 0,
             "seconds": round(sum(each.sum_s for each in session.latencies.values()), 6),
             "bounds_s": latency.BUCKETS_S,
-            "counts": [sum(several) for several in zip(*(each.counts for each in session.latencies.values()), strict=True)],
+            "counts": [
+                sum(counts) for counts in zip(*(each.counts for each in session.latencies.values()), strict=True)
+            ],
         },
         "loop": {"bounds_s": lag.BUCKETS_S, "counts": pulse.lag.counts, "max_s": round(pulse.lag.max_s, 4)},
         "counts": {
