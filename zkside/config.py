@@ -30,6 +30,7 @@ from zkside.config_kinds import (
     Several,
     Size,
     Text,
+    collector_address,
 )
 from zkside.model.identity import Auth
 from zkside.model.operation import OPEN_ACL, Acl
@@ -328,6 +329,18 @@ class Shutdown:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """Spans for callers who send a W3C traceparent; needs `zkside[otel]`."""
+
+    endpoint: str = _key(
+        Text('"http://host:port" or "https://host:port"', collector_address),
+        "",
+        "The OTLP collector that takes them by gRPC; empty: no traces. OTEL_EXPORTER_OTLP_HEADERS and "
+        "OTEL_EXPORTER_OTLP_CERTIFICATE of the environment are heeded.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Lines on standard error."""
 
@@ -367,6 +380,7 @@ class Config:
     http: Http = field(default_factory=Http)
     health: Health = field(default_factory=Health)
     shutdown: Shutdown = field(default_factory=Shutdown)
+    tracing: Tracing = field(default_factory=Tracing)
     log: Log = field(default_factory=Log)
 
     @property

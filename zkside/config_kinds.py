@@ -131,6 +131,13 @@ class Text:
         return _quoted(value)
 
 
+def collector_address(text: str) -> None:
+    """Raises: ValueError."""
+    if not re.fullmatch(r"https?://[^\s/@]+:\d{1,5}/?", text):
+        # Not shown: somebody may have written a password into it.
+        raise ValueError("must be like http://127.0.0.1:4317 or https://collector:4317, and nothing else")
+
+
 @dataclass(frozen=True, slots=True)
 class Password:
     """Text that is never printed. Its key has a twin that ends in `_file` and names a file with it."""

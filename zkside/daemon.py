@@ -33,6 +33,7 @@ from zkside.daemon_parts import (
     quota_settings,
     rpc_settings,
     session_settings,
+    tracing,
     versions,
 )
 from zkside.daemon_signals import Signals
@@ -79,13 +80,16 @@ class Daemon:
         connect = connector(config, backend)
         hosts = config.zookeeper.hosts
         journal = Journal(hosts) if config.state_dir is None else Journal.open(config.state_dir, hosts)
-        self.session = Session(connect, session_settings(config), journal)
+        self._tracing = tracing(config)
+        session = Session if self._tracing is None else self._tracing.session()
+        self.session = session(connect, session_settings(config), journal)
         self.hub = Hub(self.session, _with_directory(hub_settings(config)))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
         self.files = FileWatch()
         self.operation = Operation(self, read=read, output=output or Log(), levels=Levels(config.log.level.value))
         settings = rpc_settings(config, backend)
         self.rpc = RpcServer(self.session, self.hub, self.holds, settings, self.files, self.operation)
+        self.rpc.interceptors.tracing = self._tracing
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -140,6 +144,8 @@ class Daemon:
         await self.session.close(keep_session=keep, within_s=max(0.0, until_s - time.monotonic()))
         self.lag.stop()
         self.operation.levels.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         if self.http is not None:
             await asyncio.to_thread(self.http.stop)
 

@@ -10,6 +10,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zkside
 from zkside.config import Config, LeaseProof, SaslMechanism
@@ -26,6 +27,9 @@ from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.port import Connector
 from zkside.zk.sasl import SaslSettings
 from zkside.zk.session import SessionSettings
+
+if TYPE_CHECKING:
+    from zkside.rpc.tracing import Tracing
 
 _PROOFS = {LeaseProof.PING: Proof.PING, LeaseProof.SYNC: Proof.SYNC, LeaseProof.WRITE: Proof.WRITE}
 
@@ -153,6 +157,19 @@ def versions() -> Mapping[str, str]:
         "grpc": version("grpcio"),
         "kazoo": version("kazoo"),
     }
+
+
+def tracing(config: Config) -> Tracing | None:
+    """None where it is not configured: then nothing of it is loaded. Raises: StartError."""
+    if not config.tracing.endpoint:
+        return None
+    try:
+        from zkside.rpc.tracing import Tracing
+    except ImportError as error:
+        raise StartError(
+            f"tracing.endpoint: the packages that it needs are missing ({error.name}): pip install 'zkside[otel]'"
+        ) from error
+    return Tracing(config.tracing.endpoint, zkside.__version__)
 
 
 def _memory_connector(config: Config) -> Connector:

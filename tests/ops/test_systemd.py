@@ -92,7 +92,7 @@ def test_it_tells_when_it_is_ready_reloads_and_stops(tmp_path: Path, systemd: Sy
 
 def test_pings_come_from_the_event_loop_so_a_daemon_that_hangs_sends_none(tmp_path: Path, systemd: Systemd) -> None:
     with DaemonProcess(tmp_path, backend="memory") as daemon:
-        pinged_s = []
+        pinged_s: list[float] = []
         while len(pinged_s) < 4:
             systemd.hear_until("WATCHDOG=1")
             pinged_s.append(time.monotonic())

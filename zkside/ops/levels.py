@@ -12,7 +12,7 @@ from zkside.log_event import EVENTS
 from zkside.model.admin import LoggerLevel
 
 LEVELS = ("debug", "info", "warning", "error")
-LIBRARIES = ("asyncio", "grpc", "kazoo")
+LIBRARIES = ("asyncio", "grpc", "kazoo", "opentelemetry")
 ALL = "all loggers"
 
 

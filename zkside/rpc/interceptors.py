@@ -33,6 +33,7 @@ from zkside.zk.session import Session
 
 if TYPE_CHECKING:
     from zkside.rpc.guard import Guard
+    from zkside.rpc.tracing import Tracing
 
 READY_KEY = "zkside-wait-for-ready"
 STATUS_PATIENCE_S = 1.0
@@ -127,6 +128,8 @@ class Interceptors(Collector):
         self._idle: asyncio.Event | None = None
         self.guard: Guard | None = None
         """Stands before every handler that is wrapped from now on, on a door; None: nothing does."""
+        self.tracing: Tracing | None = None
+        """Makes spans of the calls of every handler that is wrapped from now on; None: nothing does."""
 
     async def wait_idle(self) -> None:
         """Return when no unary call is under way."""
@@ -151,6 +154,8 @@ class Interceptors(Collector):
         if self.guard is not None and door is not None:
             handler, door = self.guard.around(method, handler, recall, door)
             recall = None
+        if self.tracing is not None:
+            handler, recall = self.tracing.around(method, handler), None
         kind = ("unary", "client_stream", "server_stream", "bidi_stream")[
             method.client_streaming + 2 * method.server_streaming
         ]

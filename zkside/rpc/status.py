@@ -104,6 +104,13 @@ def row(error_type: type[ZksideError]) -> Row:
     return next(TABLE[above] for above in error_type.__mro__ if above in TABLE)
 
 
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """What its caller hears; logs nothing."""
+    if isinstance(error, TimeoutError):
+        error = errors.DeadlineExceeded()
+    return row(type(error)).code if isinstance(error, ZksideError) else grpc.StatusCode.INTERNAL
+
+
 def of(error: BaseException, *, method: str = "") -> Status:
     """The status for an exception.
 
