@@ -16,7 +16,8 @@ from kazoo.client import KazooClient
 
 from tests.rpc.host import Stubs, failure, fault
 from tests.security.guarded import Guarded, identity
-from zkside.errors import StartError
+from zkside.client import Client
+from zkside.errors import HoldLost, StartError
 from zkside.model.operation import SetData
 from zkside.pb import (
     admin_pb2,
@@ -438,6 +439,17 @@ async def test_carried_holds_that_lost_their_right_end_alone_and_with_their_iden
     daemon.replace_policy(identity("bob"))
     await until((1, "POLICY_DENIED"))
     assert (await rest(call))[1].reason == "POLICY_DENIED"
+
+
+async def test_the_sdk_ends_a_hold_whose_right_is_lost(daemon: Guarded, stock_client: KazooClient) -> None:
+    """H5: with the reason, and for good: it does not try again."""
+    async with Client(f"unix:{daemon.directory}/ann.sock") as client:
+        with pytest.raises(HoldLost) as lost:
+            async with client.lock("/app/lock", reconnect_grace_s=3600.0):
+                daemon.replace_policy(identity("ann", [("/app", "read")]))
+                await asyncio.Event().wait()
+    assert lost.value.metadata["reason"] == "POLICY_DENIED"
+    assert await asyncio.to_thread(stock_client.get_children, "/app/lock") == []
 
 
 async def test_a_policy_that_cannot_be_used_changes_nothing(daemon: Guarded, ann: Stubs) -> None:
