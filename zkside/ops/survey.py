@@ -3,7 +3,7 @@
 A daemon may have 10,000 holds and 100,000 watches. They are looked at a few at a time, so that the event loop
 never waits: `survey` is a generator that yields between, and what drives it (ops/turns.py) gives the loop its turns.
 A row is as it was when it was looked at; rows of a large daemon are some milliseconds apart. What is kept on the
-way is the worst rows alone, but for one small entry for each path at which something is held.
+way is the worst rows alone, but for four numbers of each path at which something is held.
 """
 
 from __future__ import annotations
@@ -102,7 +102,6 @@ class Held:
     waiters: list[HoldStatus] = field(default_factory=list)
     """The first MOST_WAITERS in the queue."""
     longest_wait_s: float = 0.0
-    oldest_s: float = 0.0
 
     def add(self, hold: HoldStatus) -> None:
         """Take a hold in."""
@@ -111,12 +110,7 @@ class Held:
             self.longest_wait_s = max(self.longest_wait_s, hold.age_s)
             _keep(self.waiters, hold, MOST_WAITERS, lambda each: (each.update.position, -each.age_s))
         else:
-            self.oldest_s = max(self.oldest_s, hold.age_s)
             _keep(self.owners, hold, MOST_OWNERS, lambda each: (each.update.state is HoldState.HELD, -each.age_s))
-
-    def badness(self) -> tuple[float, ...]:
-        """What most needs a look is the largest."""
-        return (self.counts.unattended, self.counts.in_jeopardy, self.longest_wait_s, self.oldest_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +168,8 @@ class Survey:
 
 def survey(sources: Sources) -> Survey_[Survey]:
     """Look at everything, a few at a time."""
-    held, counts = yield from _held(sources.holds())
+    worst, held_paths, counts = yield from _worst_held(sources.holds())
+    held = yield from _held(sources.holds(), worst)
     roots, cached, of_holds, stale, loading = yield from _roots(sources.roots())
     slow, slow_streams, streams, subscribers = yield from _streams(sources.streams(), roots)
     caches = []
@@ -182,14 +177,9 @@ def survey(sources: Sources) -> Survey_[Survey]:
         nodes, is_all = yield from _count(sources.nodes(Place(root.path, root.scope)))
         yield
         caches.append(Cached(root, nodes, is_all, tuple(subscribers[root.path, root.scope])))
-    worst: Worst[Held] = Worst(MOST_ROWS)
-    for number, one in enumerate(held.values()):
-        worst.offer(one.badness(), one)
-        if number % AT_ONCE == 0:
-            yield
     return Survey(
-        held=tuple(worst.rows()),
-        held_paths=len(held),
+        held=tuple(held),
+        held_paths=held_paths,
         counts=counts,
         caches=tuple(caches),
         cached=cached,
@@ -224,19 +214,45 @@ class Worst(Generic[T]):
         return [row for _, _, row in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
 
-def _held(holds: Iterable[HoldStatus]) -> Survey_[tuple[dict[tuple[str, str], Held], Counts]]:
-    found: dict[tuple[str, str], Held] = {}
+def _worst_held(holds: Iterable[HoldStatus]) -> Survey_[tuple[list[tuple[str, str]], int, Counts]]:
+    """The recipes and paths that most need a look, worst first; of how many; and all holds counted.
+
+    Four numbers are kept of each path, and no more: what lives on while thousands are looked at is looked at by the
+    garbage collector too, in one go.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
     counts = Counts()
     for number, hold in enumerate(holds):
         counts.add(hold)
-        key = (hold.recipe, hold.requested_path)
-        one = found.get(key)
-        if one is None:
-            one = found[key] = Held(*key)
-        one.add(hold)
+        badness = found.setdefault((hold.recipe, hold.requested_path), [0, 0, 0.0, 0.0])
+        if hold.update.state is HoldState.WAITING:
+            badness[2] = max(badness[2], hold.age_s)
+        else:
+            badness[0] += not hold.attached
+            badness[1] += hold.update.state is HoldState.JEOPARDY
+            badness[3] = max(badness[3], hold.age_s)
         if number % AT_ONCE == 0:
             yield
-    return found, counts
+    worst: Worst[tuple[str, str]] = Worst(MOST_ROWS)
+    held_paths = len(found)
+    for number, key in enumerate([*found]):
+        # Taken out one by one: to let go of them all at once would be the longest slice.
+        worst.offer(tuple(found.pop(key)), key)
+        if number % AT_ONCE == 0:
+            yield
+    return worst.rows(), held_paths, counts
+
+
+def _held(holds: Iterable[HoldStatus], keys: list[tuple[str, str]]) -> Survey_[list[Held]]:
+    found = {key: Held(*key) for key in keys}
+    for number, hold in enumerate(holds):
+        one = found.get((hold.recipe, hold.requested_path))
+        if one is not None:
+            one.add(hold)
+        if number % AT_ONCE == 0:
+            yield
+    # What ended in between has no row.
+    return [one for one in found.values() if one.owners or one.waiters]
 
 
 def _roots(roots: Iterable[RootStatus]) -> Survey_[tuple[list[RootStatus], int, int, int, int]]:
