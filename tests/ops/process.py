@@ -16,16 +16,15 @@ from types import TracebackType
 from typing import Any, Self
 
 _CODE = """
-import asyncio, os, signal, sys, time
+import os, signal, sys, time
 from zkside.config_source import read
 from zkside.daemon import Backend, run
 from zkside.errors import StartError
 try:
     again = lambda: read(environment=os.environ).config
     # SIGWINCH lets its event loop hang, as a defect would.
-    def hangs(daemon):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, time.sleep, 3600)
-    sys.exit(run(again(), backend=Backend(sys.argv[1]), read=again, announce=hangs))
+    signal.signal(signal.SIGWINCH, lambda *_: time.sleep(3600))
+    sys.exit(run(again(), backend=Backend(sys.argv[1]), read=again))
 except StartError as error:
     sys.exit(f"refused: {error}")
 """

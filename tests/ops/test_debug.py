@@ -25,6 +25,7 @@ SECRETS = {
     "auth": "digest:user:S3CRET-auth",
     "file": "digest:other:S3CRET-in-a-file",
     "data": "S3CRET-data",
+    "token": "S3CRET-token-of-a-client-0123456789",
     "environment": "S3CRET-environment",
 }
 
@@ -47,8 +48,11 @@ async def test_a_bundle_has_everything_and_no_secret(tmp_path: Path, own_zookeep
     also in the dump of SIGUSR1 and in the log."""
     auth_file = tmp_path / "auth"
     auth_file.write_text(SECRETS["file"])
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"ci {SECRETS['token']}\n")
     state = tmp_path / "state"
     keys = {
+        "TOKENS_FILES": str(tokens),
         "ZOOKEEPER_HOSTS": own_zookeeper.hosts,
         "ZOOKEEPER_AUTH_FILE": str(auth_file),
         "ZOOKEEPER_TLS_KEY_PASSWORD": SECRETS["auth"],
@@ -82,7 +86,7 @@ async def test_a_bundle_has_everything_and_no_secret(tmp_path: Path, own_zookeep
     assert Path(dumped["file"]).stat().st_mode & 0o777 == 0o600 == file.stat().st_mode & 0o777
     assert state_now["configuration"]["zookeeper.auth"] == '["***"]'
     assert any(row["path"] == "/app" for row in state_now["watches"])
-    assert any("Acquire" in row["method"] for row in state_now["streams"])
+    assert any("HoldEphemeral" in row["method"] for row in state_now["streams"])
     stacks = ["".join(row["stack"]) for row in state_now["tasks"]]
     assert any("_feed" in stack and "audience" in stack for stack in stacks), "down to what it waits for"
     assert any(row["name"] == "MainThread" for row in state_now["threads"])

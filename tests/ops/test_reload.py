@@ -26,6 +26,7 @@ from zkside.hub.subscription import SnapshotChunk
 from zkside.model.admin import ReloadStatistics
 from zkside.model.watch import EventTarget, Target, WatchKind
 from zkside.model.watch import Scope as Levels
+from zkside.rpc.tokens import read_tokens
 from zkside.zk.session import SessionStatistics
 
 LIVE = [name for name, key in KEYS.items() if key.live]
@@ -269,6 +270,20 @@ async def test_a_key_that_needs_a_restart_is_named_and_stays_as_it_was(tmp_path:
         assert stand.daemon.config.zookeeper.session_timeout_s == 10.0
         again = stand.daemon.operation.reload()
         assert (again.applied, again.needs_restart) == ((), ("zookeeper.session_timeout",)), "it is still to come"
+
+
+async def test_files_that_it_names_are_read_at_once_and_what_is_wrong_with_them_is_told(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ci a-token-that-is-long-enough-for-anybody\n")
+    async with running(tmp_path) as stand:
+        watched = stand.daemon.files.keep("tokens", [tokens], lambda: read_tokens([tokens]))
+        tokens.write_text("ci another-token-that-is-long-enough-too\n")
+        assert stand.daemon.operation.reload().refused == ()
+        assert watched.value.name_of("another-token-that-is-long-enough-too") == "ci"
+        tokens.write_text("nonsense\n")
+        told = stand.daemon.operation.reload()
+        assert [text.partition(":")[0] for text in told.refused] == ["tokens"]
+        assert watched.value.name_of("another-token-that-is-long-enough-too") == "ci", "what was read before stays"
 
 
 def test_what_differs_is_live_or_needs_a_restart() -> None:

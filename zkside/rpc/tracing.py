@@ -146,7 +146,8 @@ class _HoldSpans:
             return
         self._told = update.state
         state = _STATES.Name(update.state).removeprefix("HOLD_STATE_")
-        said: dict[str, str | int] = {"zkside.path": update.hold.path, "zkside.fencing_token": update.hold.fencing_token}
+        held = update.hold
+        said: dict[str, str | int] = {"zkside.path": held.path, "zkside.fencing_token": held.fencing_token}
         if update.state == _STATES.HOLD_STATE_WAITING:
             self._waiting = self._tracer.start_span("zkside hold waits")
             self._waiting.set_attribute("zkside.position", update.position)
