@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from kazoo.client import KazooClient
 
+from tests.parts.proxy import Proxy
 from tests.rpc.host import Stubs, failure, fault
 from tests.security.guarded import Guarded, identity
 from zkside.client import Client
@@ -441,13 +442,49 @@ async def test_carried_holds_that_lost_their_right_end_alone_and_with_their_iden
     assert (await rest(call))[1].reason == "POLICY_DENIED"
 
 
+async def test_what_is_being_let_in_while_the_policy_changes_is_looked_at_again(
+    proxy: Proxy, proxy_hosts: str, stock_client: KazooClient, short_path: Path
+) -> None:
+    """A stream that waits for ZooKeeper before it begins, and a carried hold that has told nothing yet."""
+    for path in ("/a", "/app"):
+        await asyncio.to_thread(stock_client.create, path, b"")
+    before, after = [("/a/b/c", "hold"), ("/app", "hold")], [("/other", "hold")]
+    async with (
+        Guarded(proxy_hosts, short_path, identity("ann", before), "ann") as daemon,
+        daemon.stubs_of("ann") as ann,
+    ):
+        proxy.hold_replies()
+        waiting = ann.lock.Acquire(lock_pb2.AcquireRequest(path="/a/b/c"))
+        carry: Any = carry_pb2_grpc.CarryServiceStub(ann.channel)
+        carrying = carry.Carry()
+        step = carry_pb2.CarryStep(tag=1, hold_ephemeral=node_pb2.HoldEphemeralRequest(path="/app/e"))
+        await carrying.write(carry_pb2.CarryRequest(steps=[step]))
+        while len(daemon.rpc.streams) < 2 or not len(daemon.holds):  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0.01)
+        daemon.replace_policy(identity("ann", after))
+        await asyncio.to_thread(stock_client.create, "/a/b", b"")
+        proxy.heal()
+        assert (await failure(waiting)).reason == "POLICY_DENIED"
+        ended = ""
+        while not ended:
+            for update in (await carrying.read()).updates:
+                ended = update.failure.reason if update.ended else ""
+        assert ended == "POLICY_DENIED"
+        assert not len(daemon.holds)
+        carrying.cancel()
+
+
 async def test_the_sdk_ends_a_hold_whose_right_is_lost(daemon: Guarded, stock_client: KazooClient) -> None:
     """H5: with the reason, and for good: it does not try again."""
+
+    async def lead(client: Client) -> None:
+        async with client.lock("/app/lock", reconnect_grace_s=3600.0):
+            daemon.replace_policy(identity("ann", [("/app", "read")]))
+            await asyncio.Event().wait()
+
     async with Client(f"unix:{daemon.directory}/ann.sock") as client:
         with pytest.raises(HoldLost) as lost:
-            async with client.lock("/app/lock", reconnect_grace_s=3600.0):
-                daemon.replace_policy(identity("ann", [("/app", "read")]))
-                await asyncio.Event().wait()
+            await lead(client)
     assert lost.value.metadata["reason"] == "POLICY_DENIED"
     assert await asyncio.to_thread(stock_client.get_children, "/app/lock") == []
 

@@ -80,7 +80,8 @@ class Guard:
                 served.deny(denied)
                 count += 1
         for hold in self._holds.owned():
-            if not hold.attached and not self._may_hold(hold):
+            # One that was never granted and has no stream is of a request under way, and goes with that.
+            if hold.czxid and not hold.attached and not self._may_hold(hold):
                 hold.recall(Reason.POLICY_DENIED)
         return count
 
@@ -156,7 +157,7 @@ class Guard:
                 asks = await self._admit(caller, row, request, record)
                 with self._using(caller, "streams"), self._using(caller, "watches", row.watches(request)):
                     served = Served(self._holds, row, record, caller, door, call, asks)
-                    self._served.add(served)
+                    self._enter(served)
                     async with aclosing(self._answers(served, handler, request)) as answers:
                         async for answer in answers:
                             yield answer if caller.chroot is None else caller.chroot.leave(_message(output, answer))
@@ -251,7 +252,7 @@ class Guard:
             IDENTITY.set(caller.identity_name)
             self._check_holds(caller, request)
             served = Served(self._holds, row, record, caller, stream.door, stream.call, asks, stream)
-            self._served.add(served)
+            self._enter(served)
             reason = ""
             async with aclosing(opening(_entered(caller, request))) as updates:
                 async for update in updates:
@@ -336,6 +337,14 @@ class Guard:
             yield
         finally:
             setattr(usage, what, getattr(usage, what) - count)
+
+    def _enter(self, served: Served) -> None:
+        """From now on a change of the policy ends it. Raises: Denied, if one came while it was being let in."""
+        self._served.add(served)
+        caller = served.caller
+        is_old = caller.identity is not None and self._callers.named(caller.name) is not caller
+        if is_old and (denied := self._refusal(served)) is not None:
+            raise denied
 
     def _leave(self, served: Served) -> None:
         self._served.discard(served)
