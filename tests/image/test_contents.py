@@ -94,6 +94,7 @@ def test_the_image_says_how_it_is_run(image: str, config: Any) -> None:
     check = json.loads(done("image", "inspect", "--format={{json .HealthCheck}}", image))
     assert check["Test"] == ["CMD", "zkside", "--timeout", "3s", "health"]
     assert inside(image, "zkside", "--version").split()[-1] == package.__version__
+    assert config["Labels"]["org.opencontainers.image.version"] == package.__version__
 
 
 def test_the_manifests_and_the_image_agree(image: str, config: Any) -> None:
