@@ -65,7 +65,7 @@ async def test_stopping_zookeeper_is_suspended_then_lost_and_then_another_epoch(
         await page.sees("Session lost")
         await phone.sees("Session lost")
         await expect(page.page.locator("#lease-value")).to_have_text("over")
-        await expect(page.page.locator("#reason")).to_have_text(re.compile(r"nothing from ZooKeeper .*, .* s ago"))
+        await expect(page.page.locator("#reason")).to_have_text(re.compile(r"nothing from ZooKeeper .*,\s.*\ss ago"))
         await expect(page.section("holds")).to_contain_text("No process holds or waits")
         await expect(page.section("events")).to_contain_text(re.compile("Lost with the session .2"))
         await page.page.emulate_media(color_scheme="dark")

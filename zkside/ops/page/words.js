@@ -6,10 +6,10 @@ export const number = (value) => plain.format(value);
 
 export const several = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
-/** "0.4 s", "12 s", "3 min 5 s", "2 h 7 min", "3 d 4 h". */
+/** "0.4 s", "12 s", "3 min 5 s", "2 h 7 min", "3 d 4 h"; never broken between two lines. */
 export function duration(seconds) {
-  if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)} s`;
-  if (seconds < 59.5) return `${Math.round(seconds)} s`;
+  if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)}\u00a0s`;
+  if (seconds < 59.5) return `${Math.round(seconds)}\u00a0s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return join(minutes, 'min', Math.floor(seconds % 60), 's');
   const hours = Math.floor(minutes / 60);
@@ -17,7 +17,7 @@ export function duration(seconds) {
   return join(Math.floor(hours / 24), 'd', hours % 24, 'h');
 }
 
-const join = (large, unit, small, part) => (small ? `${large} ${unit} ${small} ${part}` : `${large} ${unit}`);
+const join = (large, unit, small, part) => (small ? `${large}\u00a0${unit}\u00a0${small}\u00a0${part}` : `${large}\u00a0${unit}`);
 
 /** As above without what changes every second: for what is only glanced at. */
 export function age(seconds) {
@@ -166,7 +166,7 @@ export function lease(live, left, failure) {
   const { session } = live;
   const span = session.lease_span_s;
   // Between two answers the count here falls below what the daemon ever saw: only a true low is worth a word.
-  const isLow = session.lease_lowest_s !== null && session.lease_lowest_s < span * 0.75;
+  const isLow = session.state !== 'suspended' && session.lease_lowest_s !== null && session.lease_lowest_s < span * 0.75;
   const lowest = isLow ? ` · fell to ${duration(session.lease_lowest_s)} lately` : '';
   if (!session.lease_needed && session.state !== 'suspended') {
     return { value: 'idle', unit: '', note: 'Nothing is held, so nothing has to be proven.', share: 0 };
@@ -177,7 +177,7 @@ export function lease(live, left, failure) {
       : OVER;
   }
   return { value: left.toFixed(1), unit: 's', note: `of ${duration(span)}${lowest}`, share: Math.min(1, left / span),
-    tone: left < span / 4 ? 'bad' : left < span / 2 ? 'warn' : 'ok' };
+    tone: left < span / 4 ? 'bad' : left < span / 2 || session.state === 'suspended' ? 'warn' : 'ok' };
 }
 
 /** What an operator should look at, worst first: [{tone, text, to}]. `recent` has what was measured lately. */
