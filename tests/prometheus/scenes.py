@@ -233,7 +233,9 @@ async def refused(stand: Stand) -> AsyncGenerator[None, None]:
 @_of("ZksideStateNotWritten")
 async def not_written(stand: Stand) -> AsyncGenerator[None, None]:
     """The files of the state directory can grow no more: as on a full disk, but for this process alone."""
-    async with stand.place("ZksideStateNotWritten", STATE_DIR="{directory}/state") as place:
+    # The caches are left out: what cannot be written is the journal, by the first hold.
+    state_dir = "{directory}/state"
+    async with stand.place("ZksideStateNotWritten", STATE_DIR=state_dir, HUB_SNAPSHOT_INTERVAL="1h") as place:
         yield
         journal = place.directory / "state/session.journal"
         with _limited(place.daemon.pid, resource.RLIMIT_FSIZE, journal.stat().st_size + 10):
