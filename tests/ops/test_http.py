@@ -99,7 +99,7 @@ def ask(path: str, *, remote: str, host: str, loopback: bool, details: bool = Tr
     page = StatusPage(never, InTurns(asyncio.new_event_loop(), never)) if details else None
     body = pages(never, page, loopback=loopback)(
         environment,
-        lambda status, headers, error=None: answers.append(status),  # type: ignore[arg-type, return-value]
+        lambda status, headers, error=None: answers.append(status),  # type: ignore[arg-type]
     )
     return answers[0], b"".join(body)
 
