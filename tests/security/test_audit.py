@@ -136,6 +136,22 @@ async def test_without_a_policy_it_names_callers_by_what_is_known_of_them(hosts:
     assert line["peer"].startswith("ipv4:127.0.0.1:")
 
 
+async def test_who_is_refused_at_the_door_is_in_it_without_the_token(hosts: str, short_path: Path) -> None:
+    """A wrong token never gets as far as the policy."""
+    tokens = short_path / "tokens"
+    tokens.write_text("ci 0123456789-abcdefghij\n")
+    daemon = Guarded(hosts, short_path, POLICY, "ann", token_files=(tokens,))
+    await daemon.start()
+    async with daemon.stubs_of("ann") as ann:
+        wrong = (("authorization", "Bearer planted-wrong-5be20c44"),)
+        await failure(ann.node.Get(node_pb2.GetRequest(path="/app"), metadata=wrong))
+        await daemon.stop()
+    (line,) = daemon.audited()
+    assert brief(line) == ("call", "", "Get", [], "UNAUTHENTICATED", "UNAUTHENTICATED")
+    assert line["listener"] == f"unix:{short_path}/ann.sock"
+    assert "planted" not in daemon.audit_file.read_text()
+
+
 def test_lines_beyond_the_bound_are_dropped_counted_and_spoken_of(tmp_path: Path) -> None:
     """O4: a writer that hangs holds nobody up. (It hangs in opening a pipe that nobody reads from.)"""
     pipe = tmp_path / "pipe"
