@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,7 +20,8 @@ from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure
 from tests.rpc.test_hold import gone, next_state
 from tests.rpc.test_lock import Seeker
-from zkside.errors import Denied
+from zkside.client import Client
+from zkside.errors import Denied, NotSupported
 from zkside.model.hold import HoldState
 from zkside.pb.admin_pb2 import DrainRequest
 from zkside.pb.carry_pb2 import CarriedUpdate, CarryRelease, CarryRequest, CarryStep
@@ -381,3 +383,22 @@ async def test_a_stream_that_the_daemon_ends_does_not_hand_on_what_its_owner_may
         await failure(carrier.stream)
         await Seeker(client, f"/lock{tag}").held()
         assert time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= lease_ns
+
+
+async def test_a_client_whose_stream_is_refused_hears_why(short_path: Path) -> None:
+    """However the refusal and the first step meet: grpc.aio forgets it when a message is just being written. Here by
+    a server that knows no CarryService."""
+    server = grpc.aio.server()
+    address = f"unix:{short_path}/bare.sock"
+    server.add_insecure_port(address)
+    await server.start()
+
+    async def ask() -> None:
+        async with Client(address) as client:
+            with pytest.raises(NotSupported):
+                async with client.lock("/lock"):
+                    raise AssertionError("it was granted")
+
+    for _ in range(60):
+        await asyncio.gather(*(ask() for _ in range(5)))
+    await server.stop(None)

@@ -119,6 +119,9 @@ class _Stream:
         self._asked.set()
 
     async def _write(self) -> None:
+        # grpc.aio forgets why a call was refused when that comes while a message is being written. So it is written
+        # to once the daemon has accepted it, or not at all.
+        await self._call.initial_metadata()
         while True:
             await self._asked.wait()
             self._asked.clear()

@@ -70,6 +70,8 @@ class _Carrying:
         self, requests: AsyncIterator[carry_pb2.CarryRequest]
     ) -> AsyncGenerator[carry_pb2.CarryResponse, None]:
         """Cancellation: as a broken stream for every hold."""
+        # Accepted: a client that writes before it knows may not hear why it was refused.
+        await self._call.context.send_initial_metadata(())
         self._stream.pending = self._untaken.__len__
         self._stream.before_end = self._cut
         reading = asyncio.get_running_loop().create_task(self._read(requests), name="carry")
