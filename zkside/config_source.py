@@ -85,7 +85,7 @@ def read(
         problems += _contradictions(config)
         if not problems:
             return Reading(config, {item.key: item.where for item in written.values()})
-    raise BadConfiguration(tuple(problems))
+    raise BadConfiguration(problems=tuple(problems))
 
 
 def printed(reading: Reading) -> str:

@@ -71,7 +71,7 @@ class Operation:
         """
         try:
             if self._read is None:
-                raise BadConfiguration(("this daemon was started without a configuration that could be read again",))
+                raise BadConfiguration("this daemon was started without a configuration that could be read again")
             new = self._read()
         except StartError as error:
             problems = error.problems if isinstance(error, BadConfiguration) else (str(error),)

@@ -223,6 +223,8 @@ class StartError(ZksideError):
 class BadConfiguration(StartError):
     """The configuration cannot be used."""
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("the configuration cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
-        self.problems = problems
+    def __init__(self, message: str = "", *, problems: tuple[str, ...] = (), **metadata: str) -> None:
+        """`problems`: all that is wrong, a text each; the message is made of them."""
+        told = "the configuration cannot be used:\n" + "\n".join(f"  {line}" for line in problems)
+        super().__init__(told if problems else message, **metadata)
+        self.problems = problems or (str(self),)

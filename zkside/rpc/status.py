@@ -88,6 +88,7 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.Denied: Row(_C.PERMISSION_DENIED, "zkside's own policy does not allow it"),
     errors.Unauthenticated: Row(_C.UNAUTHENTICATED, "no acceptable identity"),
     errors.StartError: Row(_C.INTERNAL, ""),
+    errors.BadConfiguration: Row(_C.INTERNAL, ""),
 }
 
 
