@@ -97,14 +97,16 @@ def _uuid4() -> uuid.UUID:
 
 
 class _Errors(logging.Handler):
-    """What zkside logs as an error is one."""
+    """What zkside logs as an error is one, but for sessions that end: faults see to that."""
 
     def __init__(self, wrong: list[str]) -> None:
         super().__init__(logging.ERROR)
         self._wrong = wrong
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._wrong.append(f"logged: {self.format(record)}")
+        said = getattr(record, "said", None)
+        if said is None or said.event.name != "session.lost":
+            self._wrong.append(f"logged: {self.format(record)}")
 
 
 class _Host:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from zkside.core.queueing import Kind
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldUpdate, Reason, Terms
 from zkside.model.operation import OPEN_ACL
-from zkside.recipes.holds import Holds
+from zkside.recipes.holds import REFRESHED_AT_ONCE, Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Bid, Queueing
 from zkside.zk.memory import MemoryZooKeeper
@@ -144,3 +146,26 @@ async def test_waiters_whose_session_ends_queue_again_in_the_order_in_which_they
         assert listener.heard[-1].state is HoldState.HELD
         listener.task.cancel()
         await clock.settle()
+
+
+async def test_the_leases_of_many_holds_are_told_a_few_in_a_turn(
+    holds: Holds, queueing: Queueing, clock: VirtualClock
+) -> None:
+    """O4: thousands of streams that hear of their lease at once would keep all others waiting."""
+    count = 4 * REFRESHED_AT_ONCE
+    told_at_ns: list[int] = []
+
+    async def listen(bid: Bid) -> None:
+        terms = Terms("lock", bid.path, is_exclusive=True)
+        async with aclosing(holds.wait_for(terms, "", lambda hold: queueing.first(hold, bid))) as updates:
+            first = await anext(updates)
+            assert first.state is HoldState.HELD
+            assert (await anext(updates)).lease_boottime_ns > first.lease_boottime_ns
+            told_at_ns.append(clock.boottime_ns())
+
+    listening = [asyncio.ensure_future(listen(replace(BID, path=f"/lock{number}"))) for number in range(count)]
+    await clock.settle()
+    while not all(each.done() for each in listening):
+        await clock.advance(0.01)
+    await asyncio.gather(*listening)
+    assert max(Counter(told_at_ns).values()) <= REFRESHED_AT_ONCE

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ from zkside.zk.session import Session
 
 LEASE_STEP = 4
 """A HELD update is sent again when the lease moved forward by this fraction of the session's timeout."""
+
+REFRESHED_AT_ONCE = 50
+"""Holds whose streams hear of their lease in one turn of the event loop: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,12 +302,17 @@ class Holds:
         for hold in list(self._holds.values()):
             hold.session_changed(status)
 
-    def _refresh_leases(self) -> None:
-        """Runs while there are holds, several times in a session's timeout."""
+    def _refresh_leases(self, rest: Sequence[Hold] = ()) -> None:
+        """Runs while there are holds: through all of them several times in a session's timeout, a few in each turn of
+        the loop, since telling thousands of streams at once would keep all others waiting."""
         self._refresher = None
-        if not self._holds:
+        rest = rest or list(self._holds.values())
+        if not rest:
             return
         step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
-        for hold in self._holds.values():
+        for hold in rest[:REFRESHED_AT_ONCE]:
             hold.refresh_lease(int(step_s * 1e9))
-        self._refresher = asyncio.get_running_loop().call_later(step_s / 2, self._refresh_leases)
+        turns = math.ceil(max(len(self._holds), 1) / REFRESHED_AT_ONCE)
+        self._refresher = asyncio.get_running_loop().call_later(
+            step_s / 2 / turns, self._refresh_leases, rest[REFRESHED_AT_ONCE:]
+        )
