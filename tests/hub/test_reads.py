@@ -160,7 +160,7 @@ async def test_cached_many_are_one_cut_under_transactions(hub: Hub, other: Peer)
             data = {record.data(r) for r in answer.value}  # type: ignore[arg-type]
             assert len(data) == 1, "a transaction was seen by half"
             seen |= data
-    assert len(seen) > 10
+    assert len(seen) > 2, "nothing was written meanwhile, so nothing was proven"
     subscription.close()
 
 
