@@ -94,3 +94,9 @@ class Line:
         connection = self.deafen()
         if connection is not None:
             connection.abandon()
+
+
+def tell(connection: Connection, operation: Operation[object]) -> None:
+    """Ask for something whose outcome is heard elsewhere. An error is taken note of here, so that asyncio does not
+    report it."""
+    connection.call(operation).add_done_callback(lambda done: done.cancelled() or done.exception())

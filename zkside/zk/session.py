@@ -33,7 +33,7 @@ from zkside.zk.epoch import Epoch
 from zkside.zk.janitor import Janitor
 from zkside.zk.journal import Journal
 from zkside.zk.latency import Latencies
-from zkside.zk.line import Line, Link
+from zkside.zk.line import Line, Link, tell
 from zkside.zk.port import Connected, Connector, Ending
 from zkside.zk.session_values import SessionSettings, SessionStatistics
 from zkside.zk.within import Within
@@ -331,9 +331,9 @@ class Session:
         connection = self._line.connection
         assert connection is not None
         self._is_listing = True
-        connection.call(Sync("/")).add_done_callback(_forget)
+        tell(connection, Sync("/"))
         if self._needs and self.settings.proof is not Proof.SYNC:
-            connection.call(PROOFS[self.settings.proof]).add_done_callback(_forget)
+            tell(connection, PROOFS[self.settings.proof])
         listing = connection.call(GetEphemerals())
         listing.add_done_callback(lambda done: self._guarded(self._take_orphans, link, connected, done))
 
@@ -469,7 +469,7 @@ class Session:
         if self._can_write and connection is not None and now_ns >= self._lease.proof_due_ns():
             self._lease.proof_sent(now_ns)
             self._proofs_sent += 1
-            connection.call(PROOFS[self.settings.proof]).add_done_callback(_forget)
+            tell(connection, PROOFS[self.settings.proof])
         if now_ns - self._noted_zxid_ns >= _LOOK_INTERVAL_NS:
             self._noted_zxid_ns = now_ns
             self._epoch.note_zxid(self.last_zxid)
@@ -498,9 +498,3 @@ class Session:
 
     def _open_later(self, delay_s: float) -> None:
         self._open_at_ns = self._boottime_ns() + round(delay_s * 1e9)
-
-
-def _forget(done: asyncio.Future[Reply[T]]) -> None:
-    """Its outcome is told elsewhere; an error is taken note of here so that asyncio does not report it."""
-    if not done.cancelled():
-        done.exception()
