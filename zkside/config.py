@@ -78,7 +78,7 @@ def default_address(environment: dict[str, str] | os._Environ[str] = os.environ)
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS to ZooKeeper."""
+    """TLS to ZooKeeper. All files are read again when they change."""
 
     enabled: bool = _key(Flag(), False, "Whether to speak TLS to ZooKeeper.")
     ca: Path | None = _key(File(), None, "The authorities to trust, as a PEM file; the system's where none is given.")
@@ -87,6 +87,11 @@ class Tls:
     key_password: Secret | None = _key(Password(), None, "The password of that key.")
     verify_hostname: bool = _key(
         Flag(), True, "Whether the server's certificate must name the host that was connected to."
+    )
+    strict: bool = _key(
+        Flag(),
+        True,
+        "Whether certificates must follow RFC 5280 to the letter, with an authority key identifier for example.",
     )
 
 
@@ -109,7 +114,12 @@ class ZooKeeper:
     hosts: str = _key(
         Text('"host:port,host:port/chroot"'),
         "127.0.0.1:2181",
-        "The servers, and behind them the chroot if there is one.",
+        "The servers, and behind the last of them the chroot if there is one.",
+    )
+    create_chroot: bool = _key(
+        Flag(),
+        False,
+        "Whether the daemon makes the chroot, with default_acl, if it is not there; otherwise it waits for it.",
     )
     session_timeout_s: float = _key(
         Duration(1, 600),
@@ -131,7 +141,8 @@ class ZooKeeper:
     connect_timeout_s: float | None = _key(
         Duration(0.01, 600, optional=True),
         None,
-        "For one server; where none is given: the session timeout divided by the number of servers, at most 5s.",
+        "For one server: TCP and TLS, then once more the session. Where none is given: 5s, and less for the session "
+        "when less is left of it.",
     )
     jute_maxbuffer_bytes: int = _key(
         Size(1 << 10, 1 << 30),

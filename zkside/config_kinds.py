@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -425,9 +426,17 @@ class AclEntry:
         return _quoted(f"{value.scheme}:{value.id}:{letters}")
 
 
+class Unshown(ValueError):
+    """What is wrong with a value, in words that do not show it: they may stand in a log whatever it is."""
+
+
+QUOTING = """a list whose items have commas is written as in the file: ["…", "…"], or with an item a line"""
+
+
 @dataclass(frozen=True, slots=True)
 class Several:
-    """A list; in the environment and in a flag its items are separated by commas."""
+    """A list. In the environment and in a flag: items separated by commas; or an item a line, if there are line breaks;
+    or as in the file, in brackets and quotes."""
 
     item: Kind[Any]
 
@@ -436,11 +445,34 @@ class Several:
         return f"list of {self.item.accepts}"
 
     def parse(self, raw: object) -> tuple[Any, ...]:
+        by_commas = False
         if isinstance(raw, str):
-            raw = [part for part in raw.replace("\n", ",").split(",") if part.strip()]
+            by_commas = "," in raw and not re.match(_BRACKETS, raw) and "\n" not in raw.strip()
+            raw = _items(raw)
         if not isinstance(raw, list | tuple):
             raise ValueError(f"must be a list, not {raw!r}")
-        return tuple(value for value in map(self.item.parse, raw) if value is not None)
+        try:
+            return tuple(value for value in map(self.item.parse, raw) if value is not None)
+        except ValueError as error:
+            raise (ValueError(f"{error} ({QUOTING})") if by_commas else error) from None
 
     def show(self, value: tuple[Any, ...]) -> str:
         return f"[{', '.join(map(self.item.show, value))}]"
+
+
+# Not the bracket alone: "[::1]:9000" is an address to listen on.
+_BRACKETS = r"\s*\[\s*[\"'\]]"
+
+
+def _items(text: str) -> list[object]:
+    """Raises: Unshown."""
+    if re.match(_BRACKETS, text):
+        try:
+            found = tomllib.loads(f"list = {text}")
+        except tomllib.TOMLDecodeError:
+            raise Unshown('begins with a bracket and a quote, and is no list such as ["one", "two"]') from None
+        items = found.pop("list")
+        if found or not isinstance(items, list):
+            raise Unshown('begins with a bracket and a quote, and is more than a list such as ["one", "two"]')
+        return items
+    return [part for part in (text.splitlines() if "\n" in text.strip() else text.split(",")) if part.strip()]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zkside.config import KEYS, Config, Key, SaslMechanism, build, flatten
+from zkside.config_kinds import QUOTING, Several, Unshown
 from zkside.errors import BadConfiguration, StartError
 from zkside.model.identity import Auth
 from zkside.zk.hosts import Hosts
@@ -79,7 +80,8 @@ def read(
         try:
             values[item.key] = KEYS[item.key].kind.parse(item.raw)
         except ValueError as error:
-            problems.append(f"{item.where}: {error if not KEYS[item.key].is_secret else 'is not valid'}")
+            shown = isinstance(error, Unshown) or not KEYS[item.key].is_secret
+            problems.append(f"{item.where}: {error if shown else 'is not valid'}")
     if not problems:
         config: Config = build(values)
         problems += _contradictions(config)
@@ -208,14 +210,30 @@ def _secrets_read(source: list[Written], problems: list[str]) -> dict[str, Writt
         secret = _secret_of(item.key)
         if secret is not None:
             try:
-                item = Written(secret.name, Path(str(item.raw)).read_text().strip(), item.where)
+                item = Written(secret.name, _held(secret, Path(str(item.raw)).read_text()), item.where)
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{item.where}: {item.raw!r} cannot be read: {error}")
+                continue
+            except Unshown as error:
+                problems.append(f"{item.where}: {item.raw!r}: {error}")
                 continue
         if item.key in found:
             problems.append(f"{item.where}: and {found[item.key].where} say the same thing: give one of them")
         found[item.key] = item
     return found
+
+
+def _held(secret: Key, text: str) -> object:
+    """What a secret's file holds; of a list an entry a line, whatever is in it. Raises: Unshown."""
+    if not isinstance(secret.kind, Several):
+        return text.strip()
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    held = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    for number, line in held:
+        # A password may have a comma in it; one that is followed by a scheme is more likely a slip.
+        if re.search(r",\s*(auth|digest|ip|sasl|world|x509):", line):
+            raise Unshown(f"line {number} seems to have two entries: write an entry a line")
+    return [line for _, line in held]
 
 
 def _contradictions(config: Config) -> Iterator[str]:
@@ -235,9 +253,10 @@ def _contradictions(config: Config) -> Iterator[str]:
     by_password = sasl.mechanism in (SaslMechanism.DIGEST_MD5, SaslMechanism.PLAIN)
     if by_password and not (sasl.username and sasl.password):
         yield f"zookeeper.sasl: {sasl.mechanism.value} needs username and password"
-    for secret in config.zookeeper.auth:
-        if secret.reveal().count(":") < 1:
-            yield 'zookeeper.auth: an entry must be like "digest:user:password"'
+    for number, secret in enumerate(config.zookeeper.auth, 1):
+        scheme, colon, credential = secret.reveal().partition(":")
+        if not (colon and re.fullmatch(r"\w+", scheme)) or (scheme == "digest" and ":" not in credential):
+            yield f'zookeeper.auth: entry {number} is not like "digest:user:password" ({QUOTING})'
     lease = config.lease
     margin_s = lease.tick_s / 2 + lease.proof_interval_s if lease.margin_s is None else lease.margin_s
     if margin_s + lease.proof_interval_s >= config.zookeeper.session_timeout_s:

@@ -77,7 +77,8 @@ class Daemon:
         self.http: HttpServer | None = None
         self.lag = LagProbe()
         self._started_s = time.monotonic()
-        connect = connector(config, backend)
+        self.files = FileWatch()
+        connect = connector(config, backend, self.files)
         hosts = config.zookeeper.hosts
         journal = Journal(hosts) if config.state_dir is None else Journal.open(config.state_dir, hosts)
         self._tracing = tracing(config)
@@ -85,7 +86,6 @@ class Daemon:
         self.session = session(connect, session_settings(config), journal)
         self.hub = Hub(self.session, _with_directory(hub_settings(config)))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
-        self.files = FileWatch()
         self.operation = Operation(self, read=read, output=output or Log(), levels=Levels(config.log.level.value))
         settings = rpc_settings(config, backend)
         self.rpc = RpcServer(self.session, self.hub, self.holds, settings, self.files, self.operation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
 from hashlib import sha256
@@ -19,6 +19,7 @@ from zkside.core.lease import Proof
 from zkside.errors import StartError
 from zkside.hub.hub import HubSettings
 from zkside.recipes.holds import HoldSettings
+from zkside.rpc.files import FileWatch
 from zkside.rpc.listeners import Listener, TcpListener, TlsFiles, UnixListener
 from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings
@@ -27,6 +28,7 @@ from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.port import Connector
 from zkside.zk.sasl import SaslSettings
 from zkside.zk.session import SessionSettings
+from zkside.zk.tls import ZooKeeperTls, load
 
 if TYPE_CHECKING:
     from zkside.rpc.tracing import Tracing
@@ -41,17 +43,19 @@ class Backend(Enum):
     MEMORY = "memory"
 
 
-def connector(config: Config, backend: Backend) -> Connector:
+def connector(config: Config, backend: Backend, files: FileWatch) -> Connector:
     """Raises: StartError when what the configuration names cannot be used."""
     if backend is Backend.MEMORY:
         return _memory_connector(config)
     return kazoo_connector(
         KazooSettings(
             hosts=config.zookeeper.hosts,
+            create_chroot=config.zookeeper.create_chroot,
+            chroot_acl=config.zookeeper.default_acl,
             session_timeout_s=config.zookeeper.session_timeout_s,
             auth=credentials(config),
             sasl=_sasl(config),
-            ssl_context=_ssl_context(config),
+            ssl_context=_ssl_context(config, files),
             read_only=config.zookeeper.read_only,
             connect_timeout_s=config.zookeeper.connect_timeout_s,
             max_in_flight=config.zookeeper.max_in_flight,
@@ -200,19 +204,25 @@ def _sasl(config: Config) -> SaslSettings | None:
     )
 
 
-def _ssl_context(config: Config) -> ssl.SSLContext | None:
+def _ssl_context(config: Config, files: FileWatch) -> Callable[[], ssl.SSLContext] | None:
+    """What TLS is to be spoken with now: new files count from the next connection on, and those that make no sense,
+    such as a new certificate with the old key, are not used."""
     if not config.zookeeper.tls.enabled:
         return None
-    password = config.zookeeper.tls.key_password
-    try:
-        context = ssl.create_default_context(cafile=config.zookeeper.tls.ca)
-        context.check_hostname = config.zookeeper.tls.verify_hostname
-        if config.zookeeper.tls.cert is not None and config.zookeeper.tls.key is not None:
-            context.load_cert_chain(
-                config.zookeeper.tls.cert,
-                config.zookeeper.tls.key,
-                password=password.reveal() if password else "",
-            )
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"zookeeper.tls: the files cannot be used: {error}") from error
-    return context
+    given = config.zookeeper.tls
+    tls = ZooKeeperTls(
+        given.ca,
+        given.cert,
+        given.key,
+        given.key_password.reveal() if given.key_password else "",
+        given.verify_hostname,
+        given.strict,
+    )
+    kept = files.keep("zookeeper_tls", tls.paths, lambda: load(tls), lambda loaded: loaded.expires_unix_s)
+
+    def current() -> ssl.SSLContext:
+        # Files that came a moment ago need not wait for the next look.
+        kept.look()
+        return kept.value.context
+
+    return current

@@ -234,9 +234,9 @@ def session_margin_cut(*, margin_s: float, timeout_s: float) -> None:
 # The connection to ZooKeeper
 
 
-@event("connection.failed", INFO, "ZooKeeper at {server}: {error}")
-def connection_failed(*, server: str, error: BaseException) -> None:
-    """This server could not be reached, or refused; the next one is tried."""
+@event("connection.failed", WARNING, "ZooKeeper at {server}: {error}")
+def connection_failed(*, server: str, error: str) -> None:
+    """This server could not be reached, or refused; the next one is tried. The same again is logged once a minute."""
 
 
 @event("connection.dropped", WARNING, "dropping the connection to ZooKeeper: {error}", with_trace=True)

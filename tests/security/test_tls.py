@@ -25,10 +25,10 @@ from tests.security.reception import Reception, look, served, who
 from zkside.client import Client, TlsOptions
 from zkside.errors import InvalidArgument, StartError, Unavailable
 from zkside.model.identity import Auth
-from zkside.rpc.der import validity
 from zkside.rpc.listeners import TcpListener, TlsFiles
 from zkside.rpc.server import SERVER_OPTIONS
 from zkside.rpc.tls import read_certificates
+from zkside.zk.der import validity
 
 ENCRYPTED = TcpListener("127.0.0.1", 0, tls=True)
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

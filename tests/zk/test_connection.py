@@ -157,23 +157,19 @@ async def test_a_restarted_server_gets_its_session_back(connect: Connect, own_zo
     assert stat.ephemeral_owner == again.ticket.session_id
 
 
-async def test_names_are_resolved_again_for_every_attempt(
-    connect: Connect, zookeeper: ZooKeeperServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_names_are_resolved_again_for_every_attempt(connect: Connect, zookeeper: ZooKeeperServer) -> None:
     """S7: a DNS change, with the server's old address dead."""
-    loop = asyncio.get_running_loop()
     answers = [["127.0.0.2"], [], ["127.0.0.3", "127.0.0.1"]]
     asked: list[str] = []
 
-    async def getaddrinfo(name: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    def lookup(name: str, port: int) -> list[str]:
         asked.append(name)
         addresses = answers.pop(0) if len(answers) > 1 else answers[0]
         if not addresses:
             raise OSError("no such host")
-        return [(2, 1, 6, "", (address, port)) for address in addresses]
+        return addresses
 
-    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-    peer = await connect(f"zookeeper.invalid:{zookeeper.port}")
+    peer = await connect(f"zookeeper.invalid:{zookeeper.port}", lookup=lookup)
     assert asked == ["zookeeper.invalid"] * 3
     assert peer.all("connected")[0].server == f"zookeeper.invalid:{zookeeper.port}"
 

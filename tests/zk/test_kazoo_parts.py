@@ -7,10 +7,8 @@ from importlib.metadata import version
 
 import pytest
 
-from zkside.errors import ZksideError
 from zkside.model.operation import Create
 from zkside.zk import kazoo_parts, refusals
-from zkside.zk.hosts import Hosts
 
 
 def test_kazoo_is_the_pinned_release() -> None:
@@ -50,19 +48,6 @@ def test_authentication_packets_have_zookeepers_layout() -> None:
 def test_a_digest_id_is_the_one_that_servers_compute() -> None:
     """The example of ZooKeeper's administrator's guide: DigestAuthenticationProvider super:test."""
     assert kazoo_parts.digest_id("super", "test") == "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
-
-
-def test_hosts_are_parsed() -> None:
-    hosts = Hosts.parse("h1,h2:2182,[::1]:2183/app/x")
-    assert hosts.names == (("h1", 2181), ("h2", 2182), ("::1", 2183))
-    assert hosts.chroot == "/app/x"
-    assert Hosts.parse("h1:1/").chroot == Hosts.parse("h1:1").chroot == ""
-
-
-@pytest.mark.parametrize("hosts", ["", ",", "h1:port", "h1:2181/app/", "h1//x", "h1:2181/../x"])
-def test_hosts_that_make_no_sense_are_refused_at_the_start(hosts: str) -> None:
-    with pytest.raises(ZksideError, match="hosts = "):
-        Hosts.parse(hosts)
 
 
 def test_every_error_code_has_a_class_and_a_text_with_the_path() -> None:

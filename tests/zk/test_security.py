@@ -17,6 +17,7 @@ from tests.zk.conftest import Connect
 from zkside import errors
 from zkside.cli.zookeeper import DEBIAN_JARS, Installation, ZooKeeperServer, free_port
 from zkside.model.operation import Acl, Create, GetAcl, GetData, Sync
+from zkside.zk.dialing import Context
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.kazoo_parts import digest_id
 from zkside.zk.port import Ending
@@ -130,10 +131,10 @@ def tls_port(zookeeper_installation: Installation, certificates: Path) -> Iterat
         yield port
 
 
-def trusting(certificates: Path) -> ssl.SSLContext:
+def trusting(certificates: Path) -> Context:
     context = ssl.create_default_context(cafile=certificates / "ca.pem")
     context.load_cert_chain(certificates / "client.pem")
-    return context
+    return lambda: context
 
 
 async def test_a_session_runs_over_tls(connect: Connect, tls_port: int, certificates: Path) -> None:
@@ -149,10 +150,11 @@ async def test_a_certificate_for_another_name_is_refused(
     connect: Connect, tls_port: int, certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="zkside")
-    context = trusting(certificates)
-    peer = await connect(f"127.0.0.1:{tls_port},localhost:{tls_port}", ssl_context=context, session_timeout_s=5.0)
+    peer = await connect(
+        f"127.0.0.1:{tls_port},localhost:{tls_port}", ssl_context=trusting(certificates), session_timeout_s=5.0
+    )
     assert peer.all("connected")[0].server == f"localhost:{tls_port}"
-    stranger = await connect(f"127.0.0.1:{tls_port}", connected=False, ssl_context=context)
+    stranger = await connect(f"127.0.0.1:{tls_port}", connected=False, ssl_context=trusting(certificates))
     async with asyncio.timeout(WITHIN_S):
         while "certificate" not in caplog.text:
             await peer.do(Sync())

@@ -18,7 +18,7 @@ import click
 from zkside import __version__
 from zkside.cli import exits, output
 from zkside.cli.invocation import Invocation, pass_invocation
-from zkside.cli.status import lease_text
+from zkside.cli.status import last_error_text, lease_text
 from zkside.errors import ZksideError
 
 if TYPE_CHECKING:
@@ -145,6 +145,8 @@ def _daemon(version: str, backend: str, uptime_s: float, draining: bool) -> Find
 def _session(session: Session) -> Finding:
     name = session.state.name
     reason = f" ({session.reason})" if session.reason and name != "CONNECTED" else ""
+    if session.last_error and not session.state.is_connected:
+        reason += f"; connecting fails: {last_error_text(session)}"
     told = f"{name} {session.session_id} epoch {session.epoch}, server {session.server or 'none'}{reason}"
     if name == "CONNECTED":
         return Finding("session", Level.OK, f"{told}, timeout {session.timeout_s:g} s")
@@ -153,6 +155,9 @@ def _session(session: Session) -> Finding:
         return Finding("session", Level.WARN, told, todo)
     if name == "AUTH_FAILED":
         return Finding("session", Level.FAIL, told, "check zookeeper.auth and zookeeper.sasl of the configuration")
+    if "the chroot " in session.last_error:
+        todo = "make it, or set zookeeper.create_chroot; it is looked for every second"
+        return Finding("session", Level.FAIL, told, todo)
     todo = "is ZooKeeper up, and are the `hosts` that `zkside config print` shows right and reachable from here?"
     return Finding("session", Level.FAIL, told, todo)
 

@@ -95,6 +95,8 @@ def session_fields(session: Session) -> dict[str, object]:
         "read_only": session.read_only,
         "reason": session.reason,
         "sequence": session.sequence,
+        "last_error": session.last_error,
+        "last_error_unix_s": session.last_error_unix_s,
     }
 
 

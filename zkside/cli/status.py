@@ -22,6 +22,12 @@ def lease_text(session: Session) -> str:
     return f"{left_s:.1f} s left" if left_s > 0 else f"over since {-left_s:.1f} s"
 
 
+def last_error_text(session: Session) -> str:
+    """What stood in the way of connecting when it last failed, and when that was."""
+    age_s = time.time() - session.last_error_unix_s
+    return f"{session.last_error} ({max(0.0, age_s):.0f} s ago)" if session.last_error else "none"
+
+
 @click.command()
 @pass_invocation
 def status(invocation: Invocation) -> None:
@@ -54,6 +60,7 @@ def status(invocation: Invocation) -> None:
             "backend": answer.backend,
             "session": f"{session.state.name} {session.session_id} epoch {session.epoch}{reason}",
             "server": f"{session.server or 'none'}, timeout {session.timeout_s:g} s",
+            "last error": last_error_text(session),
             "last zxid": f"{session.last_zxid:#x}",
             "lease": lease_text(session),
             "holds": str(answer.holds),

@@ -166,6 +166,10 @@ class Session:
     reason: str
     sequence: int
     """Counts the changes of state since the daemon started."""
+    last_error: str = ""
+    """What stood in the way of the last attempt to connect that came to nothing; it stays when a later one succeeds."""
+    last_error_unix_s: float = 0.0
+    """When that was; 0 if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,8 @@ def session_of(message: common_pb2.Session) -> Session:
         read_only=message.read_only,
         reason=message.reason,
         sequence=message.sequence,
+        last_error=message.last_error,
+        last_error_unix_s=message.last_error_time.ToNanoseconds() / 1e9,
     )
 
 

@@ -23,6 +23,7 @@ from zkside.model.session import SessionState
 from zkside.ops import lag
 from zkside.ops.view import View
 from zkside.recipes.holds import HoldsStatistics
+from zkside.zk.dialing import REASONS
 from zkside.zk.latency import BUCKETS_S
 from zkside.zk.port import ConnectionStatistics
 
@@ -180,6 +181,14 @@ def _zookeeper(view: View) -> Iterator[Metric]:
     )
     yield _counter("zkside_zookeeper_sent_bytes", "Bytes sent to ZooKeeper in this session.", wire.sent_bytes)
     yield _counter("zkside_zookeeper_connects", "Connections made to ZooKeeper in this session.", wire.connects)
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_zookeeper_connect_failures",
+            "Servers that could not be reached or did not take the session, names that did not resolve, by reason.",
+            labels=("reason",),
+        ),
+        [((reason,), view.session.connecting.failures.get(reason, 0)) for reason in REASONS],
+    )
     latency = HistogramMetricFamily(
         "zkside_zookeeper_request_duration_seconds",
         "From a request's sending to its answer.",

@@ -49,5 +49,8 @@ def why_not_ready(view: View) -> str:
     status = view.session.status
     if status.state.is_connected or status.state is SessionState.SUSPENDED:
         return ""
-    reason = f": {status.reason}" if status.reason else ""
-    return f"the ZooKeeper session is {status.state.value}{reason}"
+    # What stands in the way says more than "connecting", unless that is it.
+    error = view.session.connecting.last_error
+    parts = [status.reason] if status.reason not in error else []
+    reason = "; ".join([*parts, *([error] if error else [])])
+    return f"the ZooKeeper session is {status.state.value}" + (f": {reason}" if reason else "")

@@ -109,6 +109,10 @@ def session(status: SessionStatus, source: Session) -> common_pb2.Session:
     )
     if status.timeout_s:
         made.timeout.CopyFrom(duration(status.timeout_s))
+    connecting = source.connecting()
+    if connecting.last_error:
+        made.last_error = connecting.last_error
+        made.last_error_time.FromNanoseconds(int(connecting.last_error_unix_s * 1e9))
     return made
 
 

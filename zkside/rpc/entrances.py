@@ -66,17 +66,6 @@ class Entrances:
 
     def collect(self) -> Iterator[Metric]:
         """The families `zkside_files_*` and `zkside_tls_*`; none where there are no files."""
-        if self._certificates is not None:
-            certificates = self._certificates.value
-            expiry = GaugeMetricFamily(
-                "zkside_tls_certificate_expiry_timestamp_seconds",
-                "When the first of the daemon's chain expires, and the last of the authorities for clients.",
-                labels=("certificate",),
-            )
-            expiry.add_metric(("server",), certificates.expires_unix_s)
-            if certificates.client_ca_expires_unix_s is not None:
-                expiry.add_metric(("client_ca",), certificates.client_ca_expires_unix_s)
-            yield expiry
         yield from _of_files(self._files)
 
     def _read_files(self) -> None:
@@ -109,13 +98,23 @@ def _kept_certificates(files: FileWatch, tls: TlsFiles) -> Kept[Certificates]:
     # Other daemons do without its memory.
     from zkside.rpc.tls import read_certificates
 
-    return files.keep("tls", tls.paths, lambda: read_certificates(tls))
+    return files.keep("tls", tls.paths, lambda: read_certificates(tls), lambda read: read.expires)
 
 
 def _of_files(files: FileWatch) -> Iterator[Metric]:
     kept = files.statistics()
     if not kept:
         return
+    if any(one.expires_unix_s for one in kept):
+        expiry = GaugeMetricFamily(
+            "zkside_tls_certificate_expiry_timestamp_seconds",
+            "When the first of a chain of the daemon's expires, and the last of the authorities for its peers.",
+            labels=("certificate",),
+        )
+        for one in kept:
+            for what, expires_unix_s in one.expires_unix_s.items():
+                expiry.add_metric((what,), expires_unix_s)
+        yield expiry
     labels = ("source",)
     loads = CounterMetricFamily("zkside_files_loads", "Times that these files were read with success.", labels=labels)
     failures = CounterMetricFamily("zkside_files_failures", "Times that they made no sense.", labels=labels)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -38,6 +38,8 @@ class KeptStatistics:
     failures: int
     error: str
     """Why the files as they are now are not in use; '' if they are."""
+    expires_unix_s: Mapping[str, float]
+    """When certificates in it end, by what they are."""
 
 
 class Kept(Generic[T]):
@@ -46,8 +48,11 @@ class Kept(Generic[T]):
     Invariant: `value` comes from one reading of all files; a reading that fails changes nothing but `error`.
     """
 
-    def __init__(self, name: str, paths: Iterable[Path], read: Callable[[], T]) -> None:
+    def __init__(
+        self, name: str, paths: Iterable[Path], read: Callable[[], T], expires: Callable[[T], Mapping[str, float]]
+    ) -> None:
         """Read for the first time. Raises: what `read` raises."""
+        self._expires = expires
         self.name = name
         self.paths = tuple(paths)
         self._read = read
@@ -104,26 +109,39 @@ class Kept(Generic[T]):
             self._loads,
             self._failures,
             self.error,
+            self._expires(self.value),
         )
 
 
 class FileWatch:
-    """All that a daemon keeps from files; costs nothing while that is nothing."""
+    """All that a daemon keeps from files, and what else it has to look at; costs nothing while that is nothing."""
 
     def __init__(self, interval_s: float = INTERVAL_S) -> None:
         self._interval_s = interval_s
         self._kept: list[Kept[Any]] = []
+        self._looks: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
 
-    def keep(self, name: str, paths: Iterable[Path], read: Callable[[], T]) -> Kept[T]:
+    def also(self, look: Callable[[], None]) -> None:
+        """Look at something else in the same rhythm, from now on: what is no content of a file. It must not raise."""
+        self._looks.append(look)
+        self._arm()
+
+    def keep(
+        self,
+        name: str,
+        paths: Iterable[Path],
+        read: Callable[[], T],
+        expires: Callable[[T], Mapping[str, float]] = lambda value: {},
+    ) -> Kept[T]:
         """Read now, and again whenever one of the files changes, appears or goes.
 
         `read` says what is wrong by raising StartError, OSError or ValueError, here and now to the caller of
         this. A path may be a directory: then the files directly in it count, but those whose names begin with
-        a dot.
+        a dot. `expires` tells when certificates in the value end.
         """
-        kept = Kept(name, paths, read)
+        kept = Kept(name, paths, read, expires)
         self._kept.append(kept)
         self._arm()
         return kept
@@ -147,6 +165,8 @@ class FileWatch:
         """Look at all of them now."""
         for kept in [*self._kept]:
             kept.look()
+        for look in [*self._looks]:
+            look()
 
     def read_now(self) -> tuple[str, ...]:
         """Read all of them, whether or not they have changed; what is wrong with those that make no sense."""
@@ -156,7 +176,7 @@ class FileWatch:
         return tuple(kept.statistics() for kept in self._kept)
 
     def _arm(self) -> None:
-        if self._started and self._kept and self._timer is None:
+        if self._started and (self._kept or self._looks) and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._due)
 
     def _due(self) -> None:

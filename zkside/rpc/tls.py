@@ -6,25 +6,20 @@ or a new list of client authorities, counts from the next connection on; connect
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from zkside.errors import StartError
-from zkside.rpc.der import validity
 from zkside.rpc.listeners import TlsFiles
+from zkside.zk.pem import content, expiries, in_memory, ssl_reason
 
 _ENCRYPTED = (b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
-_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
-_END = b"-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +33,12 @@ class Certificates:
     client_ca_expires_unix_s: float | None
     """The last one of the authorities for clients."""
 
+    @property
+    def expires(self) -> Mapping[str, float]:
+        """For the metric."""
+        authorities = self.client_ca_expires_unix_s
+        return {"server": self.expires_unix_s} | ({} if authorities is None else {"client_ca": authorities})
+
 
 def read_certificates(files: TlsFiles) -> Certificates:
     """Read and check: a key that belongs to the certificate, a chain and authorities that can be parsed.
@@ -45,26 +46,26 @@ def read_certificates(files: TlsFiles) -> Certificates:
     A certificate that has expired is used all the same (clients refuse it, the metric shows it).
     Raises: StartError.
     """
-    cert, key = _content(files.cert), _content(files.key)
+    cert, key = content(files.cert), content(files.key)
     if any(mark in key for mark in _ENCRYPTED):
         raise StartError(f"{files.key} is encrypted with a password, which gRPC cannot read: store it without one")
-    client_ca = _content(files.client_ca) if files.client_ca is not None else None
+    client_ca = content(files.client_ca) if files.client_ca is not None else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        with _in_memory(cert) as cert_file, _in_memory(key) as key_file:
+        with in_memory(cert) as cert_file, in_memory(key) as key_file:
             # Without a password it would ask for one at the terminal.
             context.load_cert_chain(cert_file, key_file, password=b"")
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise StartError(f"{files.cert} and {files.key} cannot be used: {_reason(error)}") from error
-    authorities = _expiries(files.client_ca, client_ca) if files.client_ca and client_ca is not None else []
+        raise StartError(f"{files.cert} and {files.key} cannot be used: {ssl_reason(error)}") from error
+    authorities = expiries(files.client_ca, client_ca) if files.client_ca and client_ca is not None else []
     if client_ca is not None:
         try:
             context.load_verify_locations(cadata=client_ca.decode())
         except (ssl.SSLError, ValueError) as error:
-            raise StartError(f"{files.client_ca} cannot be used: {_reason(error)}") from error
+            raise StartError(f"{files.client_ca} cannot be used: {ssl_reason(error)}") from error
     return Certificates(
         grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=client_ca),
-        min(_expiries(files.cert, cert)),
+        min(expiries(files.cert, cert)),
         max(authorities) if authorities else None,
     )
 
@@ -92,46 +93,3 @@ def describe_expiry(expires_unix_s: float, now_unix_s: float | None = None) -> s
     now_unix_s = time.time() if now_unix_s is None else now_unix_s
     instant = datetime.fromtimestamp(expires_unix_s, UTC)
     return f"{'expires' if expires_unix_s > now_unix_s else 'has expired'} on {instant:%Y-%m-%d at %H:%M} UTC"
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StartError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _reason(error: Exception) -> str:
-    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
-    if reason == "KEY_VALUES_MISMATCH":
-        return "the key is not that of the certificate"
-    return reason.replace("_", " ").lower() or str(error) or type(error).__name__
-
-
-def _expiries(path: Path, pem: bytes) -> list[float]:
-    """The end of validity of each certificate in a file. Raises: StartError."""
-    found: list[float] = []
-    for part in pem.split(_CERTIFICATE)[1:]:
-        body, end, _ = part.partition(_END)
-        try:
-            if not end:
-                raise ValueError("a certificate without an end")
-            der = ssl.PEM_cert_to_DER_cert((_CERTIFICATE + body + _END).decode())
-            found.append(validity(der)[1])
-        except ValueError as error:
-            raise StartError(f"{path} cannot be used: {error}") from error
-    if not found:
-        raise StartError(f"{path} has no certificate in it")
-    return found
-
-
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
-    """A file name for these bytes: `ssl` reads keys from files alone, and must read what gRPC gets."""
-    descriptor = os.memfd_create("zkside")
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

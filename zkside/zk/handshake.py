@@ -1,15 +1,12 @@
-"""From an address to a socket that carries the session: TCP, TLS, session, authentication, watches."""
+"""From a socket to one that carries the session: session, authentication. (TCP and TLS: zk/dialing.py.)"""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from zkside.errors import ConnectionLoss, NoAuth
-from zkside.zk.hosts import Address
 from zkside.zk.kazoo_parts import auth_body, connect_request, connect_response, error_text
 from zkside.zk.port import Ending, Ticket
 from zkside.zk.sasl import SaslError, SaslSettings, negotiate
@@ -41,21 +38,6 @@ class Credentials:
 
     auth: tuple[tuple[str, str], ...]
     sasl: SaslSettings | None
-
-
-async def open_socket(
-    make: Callable[[], Socket], address: Address, ssl_context: ssl.SSLContext | None, within_s: float
-) -> Socket:
-    """TCP and TLS. Raises: OSError (which TLS errors are), TimeoutError."""
-    async with asyncio.timeout(within_s):
-        _, socket = await asyncio.get_running_loop().create_connection(
-            make,
-            address.ip,
-            address.port,
-            ssl=ssl_context,
-            server_hostname=address.name if ssl_context else None,
-        )
-    return socket
 
 
 async def take_up_session(
@@ -102,4 +84,4 @@ async def authenticate(socket: Socket, host: str, credentials: Credentials) -> N
 
 
 FAILURES = (OSError, TimeoutError, struct.error, ConnectionLoss)
-"""After which the next server is tried. Note that TLS errors are OSErrors."""
+"""After which the next server is tried."""

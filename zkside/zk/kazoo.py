@@ -1,8 +1,8 @@
 """The real backend of the port: a ZooKeeper session as a native asyncio client.
 
-It stands on kazoo's serialisers, error codes, host parser and security helpers (zk/kazoo_parts.py), not on kazoo's
-threaded client; docs/adr/0001 says why. One task connects, hands the session to one `Socket` after the other, and
-goes on until the session is over.
+It stands on kazoo's serialisers, error codes and security helpers (zk/kazoo_parts.py), not on kazoo's threaded client;
+docs/adr/0001 says why. One task connects (zk/dialing.py), hands the session to one `Socket` after the other, and goes
+on until the session is over.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import asyncio
 import contextlib
 import itertools
 import random
-import ssl
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from zkside import errors, log
 from zkside.core.backoff import Backoff
 from zkside.model.event import WatchedEvent
-from zkside.model.operation import AddWatch, Operation, ReadMany, RemoveWatch, Reply
-from zkside.zk import handshake, refusals, sasl
+from zkside.model.operation import OPEN_ACL, Acl, AddWatch, Operation, ReadMany, RemoveWatch, Reply
+from zkside.zk import chroot, handshake, refusals, sasl
+from zkside.zk.dialing import Context, Dialer, Round, Unreachable, is_writable
 from zkside.zk.handshake import Credentials, Ended
-from zkside.zk.hosts import Address, Hosts, is_writable
+from zkside.zk.hosts import Address, Hosts
 from zkside.zk.jute import inside
 from zkside.zk.kazoo_parts import error_text
+from zkside.zk.names import Lookup, Names, ask_the_system
 from zkside.zk.port import Connected, ConnectionStatistics, Connector, Ending, Listener, Ticket
 from zkside.zk.rearm import RearmedWatches
-from zkside.zk.requests import Limits, Traffic
+from zkside.zk.requests import Limits, Traffic, boottime_ns
 from zkside.zk.sasl import SaslSettings
 from zkside.zk.socket import Socket
+from zkside.zk.tls import server_name
 from zkside.zk.watches import EVENT_TYPES, KEEPER_STATES, PersistentWatches, read_many
 from zkside.zk.wire import CloseSession
 
@@ -36,7 +38,8 @@ T = TypeVar("T")
 
 _BACKOFF = Backoff(first_s=0.1, max_s=1.0)
 _STABLE_S = 1.0
-_MAX_CONNECT_TIMEOUT_S = 5.0
+_MIN_HANDSHAKE_S = 0.3
+_MAX_HANDSHAKE_S = 5.0
 _SASL_ATTEMPTS = 3
 _WRITABLE_PROBES = Backoff(first_s=1.0, max_s=30.0)
 
@@ -46,18 +49,24 @@ class KazooSettings:
     """How to reach ZooKeeper and what one connection may use."""
 
     hosts: str
-    """'h1:2181,h2:2181/chroot'; the chroot has to exist."""
+    """'h1:2181,h2:2181/chroot'."""
+    create_chroot: bool = False
+    """Whether the chroot is made if it is not there; otherwise it is waited for."""
+    chroot_acl: tuple[Acl, ...] = OPEN_ACL
     session_timeout_s: float = 10.0
     """As asked for; the server bounds it by its own limits."""
     auth: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """(scheme, credential), such as ('digest', 'user:password')."""
     sasl: SaslSettings | None = None
-    ssl_context: ssl.SSLContext | None = None
-    """TLS if given. Host names are checked unless the context says otherwise."""
+    ssl_context: Context | None = None
+    """TLS if given; asked anew for each attempt. Host names are checked unless the context says otherwise."""
     read_only: bool = False
     """Whether a server that is cut off from its ensemble will do until a writable one is found."""
     connect_timeout_s: float | None = None
-    """For one server; None: the session timeout divided by the number of hosts, at most 5 s."""
+    """For one server: TCP and TLS, and once more for the session. None: 5 s, but for the session a share of what is
+    left of it."""
+    lookup: Lookup = ask_the_system
+    """How names become addresses."""
     max_in_flight: int = 1000
     max_queued: int = 10_000
     """Beyond what is in flight; then calls fail with Quota."""
@@ -83,19 +92,22 @@ def kazoo_connector(settings: KazooSettings) -> Connector:
     hosts = Hosts.parse(settings.hosts)
     if settings.sasl is not None:
         sasl.check(settings.sasl)
-    return lambda listener, ticket: KazooConnection(settings, hosts, listener, ticket)
+    dialer = Dialer(hosts, settings.ssl_context, Names(hosts.names, settings.lookup))
+    return lambda listener, ticket: KazooConnection(settings, dialer, listener, ticket)
 
 
 class KazooConnection:
     """port.Connection on real ZooKeeper."""
 
-    def __init__(self, settings: KazooSettings, hosts: Hosts, listener: Listener, ticket: Ticket | None) -> None:
+    def __init__(self, settings: KazooSettings, dialer: Dialer, listener: Listener, ticket: Ticket | None) -> None:
         self._settings = settings
-        self._hosts = hosts
+        self._dialer = dialer
+        self._hosts = dialer.hosts
         self._listener = listener
         self._ticket = ticket
         self._resumes = ticket is not None
         self._saw_writable = ticket is not None
+        self._timeout_s = settings.session_timeout_s
         self._last_zxid = ticket.last_zxid if ticket else 0
         self._limits = settings.limits
         self._traffic = Traffic()
@@ -106,9 +118,13 @@ class KazooConnection:
         self._opening: Socket | None = None
         self._watches: PersistentWatches | RearmedWatches = PersistentWatches(self._emit, self._rearm)
         self._early: list[WatchedEvent] = []
-        self._last_address: Address | None = None
+        self._address: Address | None = None
+        """Of the server that has us, or had us last."""
+        self._until_ns = 0
+        """When the session ends if nothing more is heard; 0 before it was taken up."""
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._leaving = asyncio.Event()
         self._over: str | None = None
         """Why nothing more is done."""
 
@@ -166,6 +182,7 @@ class KazooConnection:
             connects=self._connects,
             refused=traffic.refused,
             errors=traffic.errors,
+            connecting=self._dialer.statistics(),
         )
 
     # --- the life of the session
@@ -192,16 +209,27 @@ class KazooConnection:
 
     async def _one_connection(self) -> bool:
         """Try every server once; live with the first that takes us. Returns whether that went well for a while."""
-        async with contextlib.aclosing(self._hosts.one_round(self._last_address)) as addresses:
-            async for address in addresses:
-                self._last_address = address
-                try:
-                    session = await self._open(address)
-                except handshake.FAILURES as error:
-                    log.connection_failed(server=str(address), error=error)
-                else:
-                    return await self._live(self._announce(address, session), session)
-        return False
+        attempt = self._dialer.begin()
+        while True:
+            try:
+                attempt_s = self._settings.connect_timeout_s
+                socket, address = await attempt.next_socket(self._make, attempt_s, self._left_s())
+            except Unreachable as error:
+                self._dialer.note(str(error))
+                return False
+            self._opening = socket
+            try:
+                session = await self._open(socket, address, attempt)
+            except handshake.FAILURES as error:
+                attempt.failed(address, "session", error)
+                self._dialer.avoid(address if isinstance(error, TimeoutError) else None)
+            else:
+                return await self._live(self._announce(address, session), session)
+
+    def _left_s(self) -> float:
+        """How long it makes sense to try: the session's rest, or a whole timeout where none is going on."""
+        left_s = (self._until_ns - boottime_ns()) / 1e9
+        return left_s if left_s > _MIN_HANDSHAKE_S else self._settings.session_timeout_s
 
     async def _live(self, socket: Socket, session: handshake.Session) -> bool:
         """Until the connection is lost; whether it lasted."""
@@ -209,26 +237,23 @@ class KazooConnection:
         since_s = loop.time()
         if session.read_only:
             await self._look_for_writable(socket)
+        await self._look_at_chroot(socket)
         # Not awaited itself: cancelling the task would mark a socket as closed that is not.
         await asyncio.wait({socket.closed})
         if not self._saw_writable:
             raise Ended(Ending.EXPIRED, "a session made by a read-only server ends with its connection")
         return loop.time() - since_s >= _STABLE_S
 
-    async def _open(self, address: Address) -> handshake.Session:
-        """A socket in `self._opening` with everything done but the announcement."""
+    def _make(self) -> Socket:
+        return Socket(self, self._hosts.chroot, self._limits, self._last_zxid, self._traffic)
+
+    async def _open(self, socket: Socket, address: Address, attempt: Round) -> handshake.Session:
+        """Do everything but the announcement with the socket that is in `self._opening`."""
         settings = self._settings
-        within_s = settings.connect_timeout_s or min(
-            _MAX_CONNECT_TIMEOUT_S, settings.session_timeout_s / len(self._hosts.names)
-        )
+        share_s = max(_MIN_HANDSHAKE_S, self._left_s() / max(1, attempt.left))
+        within_s = settings.connect_timeout_s or min(_MAX_HANDSHAKE_S, share_s)
         self._early.clear()
-
-        def make() -> Socket:
-            self._opening = Socket(self, self._hosts.chroot, self._limits, self._last_zxid, self._traffic)
-            return self._opening
-
         try:
-            socket = await handshake.open_socket(make, address, settings.ssl_context, within_s)
             session = await handshake.take_up_session(
                 socket, self._ticket, settings.session_timeout_s, within_s, read_only=settings.read_only
             )
@@ -239,18 +264,50 @@ class KazooConnection:
                 await socket.requests.ask(CloseSession())
                 raise Ended(Ending.CLOSED, "closed")
             await self._authenticate(socket, address)
+            await self._find_chroot(socket, address, session)
             await self._restore_watches(socket)
         except BaseException as error:
-            if self._opening is not None:
-                self._opening.drop(f"not taken up: {error}")
-                self._opening = None
+            socket.drop(f"not taken up: {error}")
+            self._opening = None
             raise
         return session
+
+    async def _find_chroot(self, socket: Socket, address: Address, session: handshake.Session) -> None:
+        """Return when the chroot is there. A session that was going on ends if it is not: what it owned was below."""
+        root, settings = self._hosts.chroot, self._settings
+        if not root or await chroot.is_there(socket):
+            return
+        if self._resumes:
+            await self._give_up(socket)
+        told = chroot.missing(root)
+        if settings.create_chroot and not session.read_only:
+            try:
+                await chroot.create(socket, root, settings.chroot_acl)
+                return
+            except errors.Refused as error:
+                told = f"{told}, and cannot be made: {error}"
+        while not await chroot.is_there(socket):
+            self._dialer.failed(str(address), "chroot", told)
+            self._dialer.note(told)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(chroot.INTERVAL_S):
+                    await self._leaving.wait()
+            if self._closing:
+                await self._leave(socket)
+                raise Ended(Ending.CLOSED, "closed")
+
+    async def _give_up(self, socket: Socket) -> None:
+        """The chroot is gone, and with it all that the session owned."""
+        await self._leave(socket)
+        text = chroot.missing(self._hosts.chroot)
+        self._dialer.failed(self._hosts.chroot, "chroot", text)
+        self._dialer.note(text)
+        raise Ended(Ending.EXPIRED, f"{text}, nor does what the session owned below it")
 
     async def _authenticate(self, socket: Socket, address: Address) -> None:
         credentials = Credentials(self._settings.auth, self._settings.sasl)
         try:
-            await handshake.authenticate(socket, address.name, credentials)
+            await handshake.authenticate(socket, server_name(address.name), credentials)
         except errors.ConnectionLoss as error:
             # Servers may just hang up on wrong credentials, and a server may die at this moment too.
             self._sasl_losses += credentials.sasl is not None
@@ -276,40 +333,56 @@ class KazooConnection:
         if socket.closed.done():  # lost in the very moment; the early end is heard of by nobody
             return socket
         self._connects += 1
+        self._dialer.worked(address)
+        self._address = address
         resumed, self._resumes = self._resumes, True
         self._ticket = Ticket(session.ticket.session_id, session.ticket.password, socket.last_zxid)
         self._socket = socket
         socket.settle()
-        timeout_s = session.negotiated_timeout_s
+        timeout_s = self._timeout_s = session.negotiated_timeout_s
         self._listener.connected(Connected(self._ticket, timeout_s, str(address), session.read_only, resumed))
         early, self._early = self._early, []
         for event in early:
             self._listener.event(event)
         return socket
 
+    async def _leave(self, socket: Socket) -> None:
+        with contextlib.suppress(errors.ConnectionLoss, errors.SessionSuspended):
+            await socket.requests.ask(CloseSession())
+
     async def _look_for_writable(self, socket: Socket) -> None:
         """While a read-only server has us: ask the others, and leave for the first that takes writes."""
         for attempt in itertools.count():
             await asyncio.wait({socket.closed}, timeout=_WRITABLE_PROBES.delay_s(attempt, random.random()))
-            async with contextlib.aclosing(self._hosts.one_round(self._last_address)) as addresses:
-                async for address in addresses:
-                    if socket.closed.done():
-                        return
-                    if await is_writable(address, self._settings.ssl_context, within_s=1.0):
-                        socket.drop(f"{address} takes writes")
-                        return
+            for address in await self._dialer.addresses():
+                if socket.closed.done():
+                    return
+                if await is_writable(address, self._settings.ssl_context, within_s=1.0):
+                    socket.drop(f"{address} takes writes")
+                    return
+
+    async def _look_at_chroot(self, socket: Socket) -> None:
+        """Until the connection is lost: the session ends when the chroot has gone."""
+        while self._hosts.chroot and not socket.closed.done():
+            await asyncio.wait({socket.closed}, timeout=chroot.LOOK_S)
+            with contextlib.suppress(errors.ConnectionLoss, errors.SessionSuspended):
+                if not await chroot.is_there(socket):
+                    await self._give_up(socket)
 
     async def _close_session(self) -> None:
+        self._leaving.set()
         if self._socket is not None:
-            with contextlib.suppress(errors.ConnectionLoss, errors.SessionSuspended):
-                await self._socket.requests.ask(CloseSession())
-                return
+            await self._leave(self._socket)
+            return
         if self._task is not None and self._ticket is not None:
             await asyncio.wait({self._task})
 
     def _end(self, ending: Ending, reason: str) -> None:
         if self._over is None:
             self._over = reason
+            if ending is Ending.AUTH_FAILED:
+                self._dialer.failed("authentication", "auth", reason)
+                self._dialer.note(reason)
             try:
                 self._listener.ended(ending, reason)
             finally:
@@ -354,6 +427,9 @@ class KazooConnection:
         self._last_zxid = max(self._last_zxid, socket.last_zxid)
         if socket is self._socket:
             self._socket = None
+            self._until_ns = socket.heard_ns + round(self._timeout_s * 1e9)
+            if socket.went_silent:
+                self._dialer.avoid(self._address)
             self._listener.suspended(reason)
 
     def session_refused(self, code: int) -> None:

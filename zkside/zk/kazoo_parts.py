@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import kazoo.exceptions
-import kazoo.hosts
 import kazoo.protocol.serialization
 import kazoo.security
 
 exceptions: Any = kazoo.exceptions
 _serialization: Any = kazoo.protocol.serialization
-_hosts: Any = kazoo.hosts
 _security: Any = kazoo.security
 
 KAZOO_VERSION = "2.11.0"
@@ -62,12 +60,6 @@ def sasl_token(frame: bytes, offset: int) -> bytes:
     """The server's side of one step."""
     token, _ = _serialization.SASL.deserialize(frame, offset)
     return token or b""
-
-
-def parse_hosts(hosts: str) -> tuple[list[tuple[str, int]], str]:
-    """'h1:2181,h2/app' → ([('h1', 2181), ('h2', 2181)], '/app'). Raises ValueError."""
-    addresses, chroot = _hosts.collect_hosts(hosts)
-    return addresses, chroot or ""
 
 
 def digest_id(username: str, password: str) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import Operation
-from zkside.zk.port import Connected, Connection, Connector, Ending, Ticket
+from zkside.zk.port import Connected, Connecting, Connection, ConnectionStatistics, Connector, Ending, Ticket
 
 
 class Reports(Protocol):
@@ -63,12 +63,22 @@ class Line:
         self._link: Link | None = None
         self._past_zxid = 0
         self.connection: Connection | None = None
+        self._connecting = Connecting()
 
     @property
     def last_zxid(self) -> int:
         """The newest zxid in any reply on any connection."""
         connection = self.connection
         return max(self._past_zxid, connection.last_zxid) if connection is not None else self._past_zxid
+
+    def statistics(self) -> ConnectionStatistics | None:
+        """Of the present connection."""
+        return self.connection.statistics() if self.connection is not None else None
+
+    def connecting(self) -> Connecting:
+        """As of now, or of the last connection that there was."""
+        present = self.statistics()
+        return self._connecting if present is None else present.connecting
 
     def open(self, ticket: Ticket | None) -> None:
         """With the session of the ticket, or a new one. Raises: what the connector raises."""
@@ -84,6 +94,7 @@ class Line:
     def deafen(self) -> Connection | None:
         """The connection, which from now on is not heard whatever it does."""
         self._past_zxid = self.last_zxid
+        self._connecting = self.connecting()
         connection, self.connection = self.connection, None
         if self._link is not None:
             self._link.is_live = False

@@ -12,8 +12,8 @@ every event carries `since` (see model/event.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeVar
 
@@ -72,6 +72,18 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Connecting:
+    """How connecting goes, since the start of the daemon."""
+
+    last_error: str = ""
+    """Of the last attempt that came to nothing, in a line that names each server; '' if there was none. It stays when a
+    later attempt succeeds."""
+    last_error_unix_s: float = 0.0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Servers that could not be reached or did not take us, counted by reason (dialing.REASONS)."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
     """For metrics; all counted since the object was made."""
 
@@ -86,6 +98,7 @@ class ConnectionStatistics:
     """Requests, because too many waited to be sent."""
     errors: int
     """For which the connection was made anew: bytes that made no sense, or a mistake in dealing with them."""
+    connecting: Connecting = Connecting()
 
 
 class Connection(Protocol):

@@ -79,6 +79,7 @@ class Session:
         self._lease = self._epoch.lease
         self._lows = Lows()
         self._line = Line(connector, self)
+        self.connecting = self._line.connecting
         self._connected: Connected | None = None
         self._needs: set[object] = set()
 
@@ -88,8 +89,7 @@ class Session:
             INITIAL, KEEPER_STATES[INITIAL], 0, self._epoch.number, 0.0, "", False, "not started", 0
         )
         self._announcer = Announcer()
-        self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
+        self._readable, self._writable = asyncio.Event(), asyncio.Event()
         # What the gates say, ready to hand: `call` is on every request's way.
         self._can_read = self._can_write = False
         self._is_listing = False
@@ -207,7 +207,6 @@ class Session:
         status = self.status
         lease_ns, now_ns = self.lease_boottime_ns, self._boottime_ns()
         lowest_ns = self._lows.lowest_ns(now_ns)
-        connection = self._line.connection
         return SessionStatistics(
             status=status,
             last_zxid=self.last_zxid,
@@ -215,7 +214,8 @@ class Session:
             lease_lowest_s=None if lowest_ns is None else lowest_ns / 1e9,
             transitions=dict(self._transitions),
             latencies=self._latencies.read(),
-            connection=connection.statistics() if connection is not None else None,
+            connection=self._line.statistics(),
+            connecting=self._line.connecting(),
             ping_late_max_s=self._ping_late_max_ns / 1e9,
             proofs_needed=len(self._needs),
             proofs_sent=self._proofs_sent,

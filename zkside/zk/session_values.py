@@ -10,7 +10,7 @@ from zkside.model.session import SessionState, SessionStatus
 from zkside.zk.janitor import JanitorStatistics
 from zkside.zk.journal import JournalStatistics
 from zkside.zk.latency import Latency
-from zkside.zk.port import ConnectionStatistics
+from zkside.zk.port import Connecting, ConnectionStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class SessionStatistics:
     """From sending to answer, by operation; the wait in the daemon's own queue shows as `queued` instead."""
     connection: ConnectionStatistics | None
     """Of the present connection object."""
+    connecting: Connecting
     ping_late_max_s: float
     """By how much the latest of pings left later than a third of the timeout after the traffic before."""
     proofs_needed: int

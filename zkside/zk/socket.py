@@ -63,6 +63,13 @@ class Socket(asyncio.Protocol):
         self._ping_ns = 0
         self._heard_ns = boottime_ns()
         self._timer: asyncio.TimerHandle | None = None
+        self.went_silent = False
+        """Dropped because nothing came any more."""
+
+    @property
+    def heard_ns(self) -> int:
+        """When something came last."""
+        return self._heard_ns
 
     # --- the beginning of a connection
 
@@ -217,6 +224,7 @@ class Socket(asyncio.Protocol):
         # Bytes of a long answer that came lately; not "since the last check", which may be a moment ago.
         receiving = bool(self._parts or self._skip) and silent_ns < self._third_ns
         if waiting and (silent_ns >= self._limit_ns or (now_ns - oldest_ns >= self._limit_ns and not receiving)):
+            self.went_silent = True
             self.drop(f"no answer for {max(silent_ns, now_ns - oldest_ns) / _NS:.2f} s")
             return
         quiet_since_ns = min(self.requests.sent_ns, self._heard_ns)

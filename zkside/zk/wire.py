@@ -68,6 +68,14 @@ class CloseSession(Operation[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class CreateOutside(Operation[None]):
+    """Create an empty node at a path that counts from the server's root, whatever the chroot is."""
+
+    path: str
+    acl: tuple[Acl, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SaslStep(Operation[bytes]):
     """The client's token; the server's comes back."""
 
@@ -342,6 +350,7 @@ CODECS: Final[dict[type[Operation[Any]], Codec]] = {
     model.RemoveWatch: Codec(_encode_remove_watch, _nothing),
     model.GetEphemerals: Codec(_encode_ephemerals, _decode_ephemerals),
     CloseSession: Codec(lambda op, root: pack_int(CLOSE_OPCODE), _nothing),
+    CreateOutside: Codec(lambda op, root: _encode_create(model.Create(op.path, acl=op.acl), ""), _nothing),
     SaslStep: Codec(
         lambda op, root: pack_int(SASL_OPCODE) + sasl_body(op.token),
         lambda frame, op, root: sasl_token(frame, BODY),
