@@ -84,7 +84,8 @@ class Operation:
         self._reloaded += 1
         self._needs_restart = len(needs_restart)
         log.config_reloaded(applied=applied, needs_restart=needs_restart)
-        return Reloaded(applied, needs_restart, refused)
+        read_again = tuple(kept.name for kept in self._parts.rpc.files.statistics() if not kept.error)
+        return Reloaded(applied, needs_restart, refused, read_again)
 
     def statistics(self) -> ReloadStatistics:
         return ReloadStatistics(self._reloaded, self._refused, self._needs_restart)

@@ -56,11 +56,14 @@ def reload_(invocation: Invocation) -> None:
                     "applied": told.applied,
                     "needs_restart": told.needs_restart,
                     "refused": told.refused,
+                    "read_again": told.read_again,
                     "problems": told.problems,
                 }
             )
         elif not told.problems:
             output.line(f"in force now: {', '.join(told.applied) or 'nothing has changed'}")
+            if told.read_again:
+                output.line(f"files read again: {', '.join(told.read_again)}")
             if told.needs_restart:
                 output.line(f"after a restart: {', '.join(told.needs_restart)}")
         if not invocation.is_json:

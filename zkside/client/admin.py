@@ -91,6 +91,7 @@ class AdminCalls:
             tuple(answer.needs_restart),
             tuple(answer.refused),
             tuple(answer.problems),
+            tuple(answer.read_again),
         )
 
     async def log_levels(self, *, timeout_s: float | None = None) -> tuple[LogLevel, ...]:

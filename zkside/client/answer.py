@@ -222,6 +222,8 @@ class ReloadAnswer(Answer):
     """Certificates, tokens or a policy that could not be read again, with the reason."""
     problems: tuple[str, ...]
     """Why nothing was changed; empty when the configuration is valid."""
+    read_again: tuple[str, ...]
+    """Certificates, tokens and the policy that were read again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ class Reloaded:
     """Keys that differ from what the daemon runs with, and have no effect before its next start."""
     refused: tuple[str, ...] = ()
     """Certificates, tokens or a policy that could not be read again, with the reason; the rest was."""
+    read_again: tuple[str, ...] = ()
+    """Which of them were."""
     problems: tuple[str, ...] = ()
     """Why nothing was changed; empty when the configuration is valid."""
 

@@ -141,6 +141,7 @@ class AdminServicer:
             needs_restart=told.needs_restart,
             refused=told.refused,
             problems=told.problems,
+            read_again=told.read_again,
         )
 
     async def get_log_level(self, request: admin_pb2.GetLogLevelRequest, call: Call) -> admin_pb2.GetLogLevelResponse:

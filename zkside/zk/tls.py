@@ -24,7 +24,7 @@ class ZooKeeperTls:
     key: Path | None = None
     key_password: str = field(default="", repr=False)
     verify_hostname: bool = True
-    strict: bool = True
+    strict: bool = False
     """Whether certificates have to follow RFC 5280 to the letter, whatever release of Python this is."""
 
     @property
