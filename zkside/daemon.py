@@ -179,6 +179,7 @@ class Daemon:
             incidents=self.rpc.interceptors.incidents,
             reloads=self.operation.statistics(),
             rpc=tuple(self.rpc.collect()),
+            shut=self.rpc.shut,
         )
 
     def _http(self, address: Address) -> HttpServer:

@@ -118,6 +118,23 @@ def listener_opened(*, address: str) -> None:
     """Clients, or the probes of `health.listen`, are served there."""
 
 
+@event("listener.lost", WARNING, "the socket's file at {address} is gone or is another one: it is made again")
+def listener_lost(*, address: str) -> None:
+    """Whoever wanted to connect in between could not. Streams that were open go on. What removes it?"""
+
+
+@event("listener.shut", ERROR, "nobody can connect to {address} any more; trying to make it again: {error}")
+def listener_shut(*, address: str, error: str) -> None:
+    """The socket's file is gone and cannot be made again as it is. The daemon is not ready."""
+
+
+@event(
+    "listener.permissions_restored", WARNING, "the permissions of {address} were changed: they are as configured again"
+)
+def listener_permissions_restored(*, address: str) -> None:
+    """`socket_mode` and `socket_group` say what they are to be, or the options of the listener."""
+
+
 @event("config.reloaded", INFO, "configuration read again: in force now: {applied}; after a restart: {needs_restart}")
 def config_reloaded(*, applied: tuple[str, ...], needs_restart: tuple[str, ...]) -> None:
     """The file was read again, and is valid."""

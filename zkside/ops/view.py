@@ -36,6 +36,8 @@ class View:
     reloads: ReloadStatistics
     rpc: tuple[Metric, ...]
     """The families of the gRPC server and its streams."""
+    shut: str = ""
+    """Why a listener cannot be reached any more; '' if all can."""
 
 
 def why_not_ready(view: View) -> str:
@@ -46,6 +48,8 @@ def why_not_ready(view: View) -> str:
     """
     if view.draining:
         return "draining"
+    if view.shut:
+        return f"a listener is shut: {view.shut}"
     status = view.session.status
     if status.state.is_connected or status.state is SessionState.SUSPENDED:
         return ""

@@ -123,10 +123,14 @@ class FileWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
 
-    def also(self, look: Callable[[], None]) -> None:
-        """Look at something else in the same rhythm, from now on: what is no content of a file. It must not raise."""
+    def also(self, look: Callable[[], None]) -> Callable[[], None]:
+        """Look at something else in the same rhythm, which is no content of a file. `look` must not raise.
+
+        Returns the way to stop it.
+        """
         self._looks.append(look)
         self._arm()
+        return lambda: self._looks.remove(look)
 
     def keep(
         self,

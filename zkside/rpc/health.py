@@ -4,7 +4,8 @@
                                               restart of the daemon would end the very session that is to be saved.)
     SessionService, AdminService              as "": they answer without ZooKeeper
     all others of zkside.v1                   SERVING from the first session on while it is connected or suspended;
-                                              NOT_SERVING before it, while it is lost, and once draining began
+                                              NOT_SERVING before it, while it is lost, while a listener is shut
+                                              that cannot be made again, and once draining began
 
 NOT_SERVING is advice for whoever chooses among daemons: cached reads and streams over caches are served all
 the same, marked stale.
@@ -44,6 +45,7 @@ class HealthServicer:
         self._status: SessionStatus | None = None
         self._draining = False
         self._stopping = False
+        self._shut = ""
         self._changed = asyncio.Event()
 
     def session_changed(self, status: SessionStatus) -> None:
@@ -53,6 +55,11 @@ class HealthServicer:
     def drain(self) -> None:
         """No new work, please; still alive."""
         self._draining = True
+        self._announce()
+
+    def shut(self, why: str) -> None:
+        """A listener cannot be reached any more, for this reason; or all can again, with ''."""
+        self._shut = why
         self._announce()
 
     def stop(self) -> None:
@@ -72,7 +79,7 @@ class HealthServicer:
         if service in _WITHOUT_ZOOKEEPER:
             return SERVING
         in_order = self._status is not None and self._status.state in _IN_ORDER
-        return SERVING if in_order and not self._draining else NOT_SERVING
+        return SERVING if in_order and not self._draining and not self._shut else NOT_SERVING
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -85,6 +85,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # streams that it is to end. QuotaSettings answers instead.
 )
 
+RETIRED_S = 1e9
+"""The grace of a server that has a successor: until its last stream has ended."""
 FAREWELL_S = 0.25
 """How long the last statuses may take to leave a server."""
 
@@ -211,6 +213,7 @@ class RpcServer:
         )
         self._servers: list[grpc.aio.Server] = []
         self._entrances = Entrances(settings, self.files)
+        self._entrances.on_shut = self.health.shut
         self._guarding: Guarding | None = None
         if settings.is_guarded:
             # Other daemons do without its memory.
@@ -236,6 +239,11 @@ class RpcServer:
         return handlers
 
     @property
+    def shut(self) -> str:
+        """Why a listener cannot be reached any more; '' if all can."""
+        return self._entrances.shut
+
+    @property
     def is_draining(self) -> bool:
         return self.streams.draining
 
@@ -244,7 +252,7 @@ class RpcServer:
         try:
             if self._guarding is not None:
                 self._guarding.open()
-            self.addresses = self._entrances.open(self._server)
+            self.addresses = self._entrances.open(self._server, self._retire)
             if self._guarding is not None:
                 self._entrances.on_tokens_changed(self._guarding.tokens_changed)
             if self._settings.health_listener is not None:
@@ -267,6 +275,12 @@ class RpcServer:
         server.add_generic_rpc_handlers((self._all_handlers(door),))
         self._servers.append(server)
         return server
+
+    async def _retire(self, server: grpc.aio.Server) -> None:
+        """It has a successor: its streams go on, and who has none left there, or calls, comes to that one."""
+        await server.stop(RETIRED_S)
+        if server in self._servers:
+            self._servers.remove(server)
 
     def _health_server(self, listener: TcpListener) -> grpc.aio.Server:
         server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -320,6 +334,7 @@ class RpcServer:
             self._guarding.close()
 
     async def _stop_servers(self, grace_s: float) -> None:
+        await self._entrances.settle()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         self._servers.clear()
         self._entrances.close()
@@ -330,8 +345,8 @@ class RpcServer:
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """The families `grpc_server_*`, `zkside_stream*`, `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and
-        `zkside_audit_*` where there is such a thing."""
+        """The families `grpc_server_*`, `zkside_stream*`, `zkside_listener_*`, `zkside_files_*` and `zkside_tls_*`;
+        `zkside_policy_*` and `zkside_audit_*` where there is such a thing."""
         guard = self.interceptors.guard
         guarded = () if guard is None else guard.collect()
         return chain(self.streams.collect(), self.interceptors.collect(), self._entrances.collect(), guarded)
