@@ -255,7 +255,7 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield f"zookeeper.sasl: {sasl.mechanism.value} needs username and password"
     for number, secret in enumerate(config.zookeeper.auth, 1):
         scheme, colon, credential = secret.reveal().partition(":")
-        if not (colon and re.fullmatch(r"\w+", scheme)) or (scheme == "digest" and ":" not in credential):
+        if not (colon and re.fullmatch(r"[^\s:]+", scheme)) or (scheme == "digest" and ":" not in credential):
             yield f'zookeeper.auth: entry {number} is not like "digest:user:password" ({QUOTING})'
     lease = config.lease
     margin_s = lease.tick_s / 2 + lease.proof_interval_s if lease.margin_s is None else lease.margin_s

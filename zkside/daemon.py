@@ -119,6 +119,7 @@ class Daemon:
             if self.config.http.listen is not None:
                 self.http = self._http(self.config.http.listen)
                 self.http.start()
+                self.files.also(self.http.look)
             self.session.start()
             self.lag.start()
             undo.pop_all()

@@ -209,14 +209,14 @@ def _ssl_context(config: Config, files: FileWatch) -> Callable[[], ssl.SSLContex
     such as a new certificate with the old key, are not used."""
     if not config.zookeeper.tls.enabled:
         return None
-    given = config.zookeeper.tls
+    password = config.zookeeper.tls.key_password
     tls = ZooKeeperTls(
-        given.ca,
-        given.cert,
-        given.key,
-        given.key_password.reveal() if given.key_password else "",
-        given.verify_hostname,
-        given.strict,
+        config.zookeeper.tls.ca,
+        config.zookeeper.tls.cert,
+        config.zookeeper.tls.key,
+        password.reveal() if password else "",
+        config.zookeeper.tls.verify_hostname,
+        config.zookeeper.tls.strict,
     )
     kept = files.keep("zookeeper_tls", tls.paths, lambda: load(tls), lambda loaded: loaded.expires_unix_s)
 

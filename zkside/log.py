@@ -135,6 +135,16 @@ def listener_permissions_restored(*, address: str) -> None:
     """`socket_mode` and `socket_group` say what they are to be, or the options of the listener."""
 
 
+@event("http.restarted", ERROR, "the thread that serves the HTTP pages has ended: another one goes on")
+def http_restarted() -> None:
+    """An error of zkside's own. The pages are served again."""
+
+
+@event("http.failed", WARNING, "a request for an HTTP page could not be served: {error}")
+def http_failed(*, error: BaseException) -> None:
+    """Is there no more thread to be had, or no memory?"""
+
+
 @event("config.reloaded", INFO, "configuration read again: in force now: {applied}; after a restart: {needs_restart}")
 def config_reloaded(*, applied: tuple[str, ...], needs_restart: tuple[str, ...]) -> None:
     """The file was read again, and is valid."""

@@ -120,6 +120,67 @@ def test_a_secret_comes_from_a_file_and_is_never_printed(tmp_path: Path) -> None
     assert "s3cret" not in repr(reading)
 
 
+ENTRIES = ("digest:app:pa,ss", "digest:app:a,b:c", "x509:CN=app,O=x")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '["digest:app:pa,ss", "digest:app:a,b:c", "x509:CN=app,O=x"]',
+        "[ 'digest:app:pa,ss',\n  'digest:app:a,b:c', 'x509:CN=app,O=x', ]",
+        "digest:app:pa,ss\ndigest:app:a,b:c\nx509:CN=app,O=x\n",
+    ],
+)
+def test_a_list_whose_items_have_commas_can_be_written_in_the_environment(written: str) -> None:
+    """O5: in brackets as in the file, or an item a line."""
+    reading = read(environment={"ZKSIDE_ZOOKEEPER_AUTH": written})
+    assert tuple(secret.reveal() for secret in reading.config.zookeeper.auth) == ENTRIES
+
+
+@pytest.mark.parametrize("text", ["\n".join(ENTRIES), "# who we are\n\n  {}\r\n{}\n{}\n\n".format(*ENTRIES)])
+def test_a_file_of_secrets_has_an_entry_a_line(text: str, tmp_path: Path) -> None:
+    """O5: with whatever commas and colons."""
+    kept = tmp_path / "auth"
+    kept.write_text(text)
+    reading = read(environment={"ZKSIDE_ZOOKEEPER_AUTH_FILE": str(kept)})
+    assert tuple(secret.reveal() for secret in reading.config.zookeeper.auth) == ENTRIES
+    kept.write_text(ENTRIES[0])
+    (only,) = read(environment={"ZKSIDE_ZOOKEEPER_AUTH_FILE": str(kept)}).config.zookeeper.auth
+    assert only.reveal() == ENTRIES[0]
+
+
+def test_what_is_wrong_with_entries_is_told_without_them(tmp_path: Path) -> None:
+    """O1: a comma in a password is the likeliest reason."""
+    said = refusal(environment={"ZKSIDE_ZOOKEEPER_AUTH": "digest:app:s3c,ret"})
+    assert "zookeeper.auth: entry 2 is not like" in said
+    assert '["…", "…"]' in said
+    assert "digest:user:password" in refusal(environment={"ZKSIDE_ZOOKEEPER_AUTH": "digest:s3cret"})
+    said += refusal(environment={"ZKSIDE_ZOOKEEPER_AUTH": '["digest:app:s3cret"'})
+    assert "is no list such as" in said
+    kept = tmp_path / "auth"
+    kept.write_text("digest:app:x\ndigest:a:s3cret,digest:b:s3cret\n")
+    said += refusal(environment={"ZKSIDE_ZOOKEEPER_AUTH_FILE": str(kept)})
+    assert "line 2 seems to have two entries" in said
+    assert "s3c" not in said
+
+
+def test_every_list_takes_items_with_commas() -> None:
+    """O5: access control lists, files, listeners."""
+    reading = read(
+        environment={
+            "ZKSIDE_ZOOKEEPER_DEFAULT_ACL": '["x509:CN=app,O=x:cdrwa", "world:anyone:r"]',
+            "ZKSIDE_TOKENS_FILES": "/etc/a,b\n/etc/c",
+            "ZKSIDE_LISTEN": "[::1]:7000,127.0.0.1:7001",
+        }
+    )
+    assert [entry.id for entry in reading.config.zookeeper.default_acl] == ["CN=app,O=x", "anyone"]
+    assert reading.config.tokens.files == (Path("/etc/a,b"), Path("/etc/c"))
+    assert list(map(str, reading.config.listen)) == ["[::1]:7000", "127.0.0.1:7001"]
+    said = refusal(environment={"ZKSIDE_ZOOKEEPER_DEFAULT_ACL": "x509:CN=app,O=x:cdrwa"})
+    assert "not 'x509:CN=app'" in said
+    assert '["…", "…"]' in said
+
+
 def test_a_secret_and_its_file_in_one_source_are_refused(tmp_path: Path) -> None:
     kept = tmp_path / "password"
     kept.write_text("x")

@@ -147,3 +147,51 @@ def test_stopping_frees_the_port() -> None:
     second.start()
     assert get(second.port) == b"hello"
     second.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_followed_by_another(caplog: pytest.LogCaptureFixture) -> None:
+    """O5: the address was bound all the time."""
+    server = HttpServer("127.0.0.1", 0, hello)
+    ended = threading.Event()
+
+    def fail() -> None:
+        ended.set()
+        raise RuntimeError
+
+    server.start()
+    server._server.service_actions = fail  # type: ignore[method-assign]
+    assert ended.wait(10)
+    server._thread.join(10)
+    del server._server.service_actions
+    try:
+        server.look()
+        assert get(server.port) == b"hello"
+        server.look()
+        assert server.restarts == 1
+        assert "another one goes on" in caplog.text
+    finally:
+        server.stop()
+    server.look()
+    assert not server._thread.is_alive()
+
+
+def test_a_request_that_gets_no_thread_costs_a_line_and_no_more(
+    server: HttpServer,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """O5, O1."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("no more threads")
+
+    with monkeypatch.context() as none_left:
+        none_left.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises((http.client.HTTPException, OSError)):
+                get(server.port)
+    assert caplog.text.count("no more threads") == 1
+    assert capfd.readouterr().err == ""
+    assert get(server.port) == b"hello"

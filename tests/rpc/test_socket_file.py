@@ -50,7 +50,7 @@ async def look(host: Host) -> None:
 
 
 async def test_a_socket_s_file_that_is_removed_is_made_again_and_holds_go_on(hosts: str, short_path: Path) -> None:
-    """V3, H4: the streams of before stay on the server of before; who connects again comes to the new one."""
+    """O5, H4: the streams of before stay on the server of before; who connects again comes to the new one."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path, mode=0o600)) as host, host.stubs() as before:
         stream = before.lock.Acquire(lock_pb2.AcquireRequest(path="/lock"))
@@ -76,7 +76,7 @@ async def test_a_socket_s_file_that_is_removed_is_made_again_and_holds_go_on(hos
 async def test_it_is_noticed_without_being_asked(
     hosts: str, short_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """V3: within some two seconds, and told."""
+    """O5: within some two seconds, and told."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path)) as host:
         host.files.start()
@@ -92,7 +92,7 @@ async def test_it_is_noticed_without_being_asked(
 async def test_a_directory_that_is_removed_and_a_socket_of_somebody_else_are_no_end(
     hosts: str, short_path: Path
 ) -> None:
-    """V3: with the lock in it."""
+    """O5: with the lock in it."""
     path = short_path / "below" / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path)) as host:
         shutil.rmtree(path.parent)
@@ -109,7 +109,7 @@ async def test_a_directory_that_is_removed_and_a_socket_of_somebody_else_are_no_
 
 
 async def test_a_shared_server_keeps_its_other_listeners(hosts: str, short_path: Path) -> None:
-    """V3: where callers are not told apart one server has them all."""
+    """O5: where callers are not told apart one server has them all."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path), TcpListener("127.0.0.1", 0)) as host:
         for _ in range(2):
@@ -135,7 +135,7 @@ async def test_a_socket_keeps_its_identity(hosts: str, short_path: Path) -> None
 async def test_a_socket_that_cannot_be_made_again_makes_the_daemon_not_ready(
     hosts: str, short_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """V3: it is told once and tried again; other listeners go on."""
+    """O5: it is told once and tried again; other listeners go on."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path), TcpListener("127.0.0.1", 0)) as host:
         path.unlink()
@@ -157,7 +157,7 @@ async def test_a_socket_that_cannot_be_made_again_makes_the_daemon_not_ready(
 
 
 async def test_two_daemons_do_not_fight_when_the_lock_s_file_is_removed(hosts: str, short_path: Path) -> None:
-    """V3, S1: who has the lock of that name has the place; the other says so, and waits for it."""
+    """O5, S1: who has the lock of that name has the place; the other says so, and waits for it."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path)) as first:
         path.with_name("zkside.sock.lock").unlink()
@@ -174,7 +174,7 @@ async def test_two_daemons_do_not_fight_when_the_lock_s_file_is_removed(hosts: s
 
 
 async def test_permissions_are_set_again(hosts: str, short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """V3, O2: who may write to the file may call."""
+    """O5, O2: who may write to the file may call."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path, mode=0o660, group=os.getegid())) as host:
         for mode in (0o000, 0o777):

@@ -31,7 +31,7 @@ async def told(peer: Peer, words: str) -> str:
 async def test_nobody_is_connected_to_a_chroot_that_is_not_there_until_it_is(
     connect: Connect, hosts: str, chroot: str, stock_client: KazooClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """V3: one line names it."""
+    """O5: one line names it."""
     caplog.set_level("INFO", logger="zkside")
     peer = await connect(f"{hosts}/nope", connected=False)
     assert await told(peer, "chroot") == f"the chroot {chroot}/nope does not exist"
@@ -81,7 +81,7 @@ async def test_nothing_above_the_chroot_need_be_allowed_if_nothing_is_lacking_th
 async def test_a_chroot_deleted_under_a_session_ends_it(
     connect: Connect, hosts: str, stock_client: KazooClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """V3, H2: what the session owned is gone with it, and nobody is to believe otherwise."""
+    """O5, H2: what the session owned is gone with it, and nobody is to believe otherwise."""
     monkeypatch.setattr(looks, "LOOK_S", 0.3)
     stock_client.create("/root")
     peer = await connect(f"{hosts}/root", session_timeout_s=4.0)

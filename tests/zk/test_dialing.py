@@ -71,7 +71,7 @@ def lookup(proxy: Proxy, hang: Callable[[], None]) -> Iterator[Callable[[str, in
 async def test_a_name_that_hangs_and_dead_addresses_cost_a_moment(
     connect: Connect, proxy: Proxy, lookup: Callable[[str, int], list[str]]
 ) -> None:
-    """V3, S7: at the first connection, when nothing is known yet."""
+    """O5, S7: at the first connection, when nothing is known yet."""
     for _ in range(5):
         began_s = time.monotonic()
         peer = await connect(f"hangs:{proxy.port},many:{proxy.port}", lookup=lookup, session_timeout_s=4.0)
@@ -82,7 +82,7 @@ async def test_a_name_that_hangs_and_dead_addresses_cost_a_moment(
 async def test_a_session_of_four_seconds_survives_ten_cuts(
     proxy: Proxy, chroot: str, lookup: Callable[[str, int], list[str]]
 ) -> None:
-    """V3, S7: and is back in a moment each time; the names are looked up again each time."""
+    """O5, S7: and is back in a moment each time; the names are looked up again each time."""
     settings = KazooSettings(f"hangs:{proxy.port},many:{proxy.port}{chroot}", lookup=lookup, session_timeout_s=4.0)
     session = Session(
         kazoo_connector(settings), SessionSettings(timeout_s=4.0, tick_s=0.2, proof=Proof.WRITE, proof_interval_s=0.1)
@@ -118,7 +118,7 @@ async def test_a_session_of_four_seconds_survives_ten_cuts(
 async def test_the_server_that_worked_last_is_tried_first(
     connect: Connect, proxy: Proxy, zookeeper: ZooKeeperServer
 ) -> None:
-    """V3: it mostly works again."""
+    """O5: it mostly works again."""
     with Proxy(zookeeper.port) as other:
         peer = await connect(f"{proxy.hosts},{other.hosts}")
         for number in range(8):
@@ -131,7 +131,7 @@ async def test_the_server_that_worked_last_is_tried_first(
 async def test_a_server_that_went_silent_is_tried_last(
     connect: Connect, proxy: Proxy, zookeeper: ZooKeeperServer
 ) -> None:
-    """V3, S7: it still takes connections, and would have what is left of the session."""
+    """O5, S7: it still takes connections, and would have what is left of the session."""
     with Proxy(zookeeper.port) as other:
         other.refuse()
         peer = await connect(f"{proxy.hosts},{other.hosts}", session_timeout_s=1.5)
@@ -147,7 +147,7 @@ async def test_a_server_that_went_silent_is_tried_last(
 
 
 async def test_only_one_server_is_asked_for_the_session(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """V3, S4: whoever was slower is hung up on before it hears of it."""
+    """O5, S4: whoever was slower is hung up on before it hears of it."""
     monkeypatch.setattr(dialing, "STAGGER_S", 0.0)
     asked: list[int] = []
     left = asyncio.Event()
@@ -180,7 +180,7 @@ async def test_only_one_server_is_asked_for_the_session(connect: Connect, monkey
 async def test_what_a_name_led_to_is_used_while_it_cannot_be_looked_up(
     connect: Connect, proxy: Proxy, hang: Callable[[], None]
 ) -> None:
-    """V3: a lookup that fails, and one that hangs."""
+    """O5: a lookup that fails, and one that hangs."""
     fails, hangs = threading.Event(), threading.Event()
 
     def lookup(name: str, port: int) -> list[str]:
@@ -208,7 +208,7 @@ async def test_what_a_name_led_to_is_used_while_it_cannot_be_looked_up(
 async def test_a_name_that_does_not_resolve_is_told_once_and_kept_as_the_last_error(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """V3, O1: however often it is tried."""
+    """O5, O1: however often it is tried."""
     caplog.set_level("INFO", logger="zkside")
     looked_up = threading.Semaphore(0)
 
@@ -231,7 +231,7 @@ async def test_a_name_that_does_not_resolve_is_told_once_and_kept_as_the_last_er
 
 
 async def test_a_name_that_hangs_is_named(hang: Callable[[], None]) -> None:
-    """V3."""
+    """O5."""
 
     def lookup(name: str, port: int) -> list[str]:
         hang()

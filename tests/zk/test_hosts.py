@@ -79,7 +79,7 @@ def test_what_zookeeper_takes_is_taken(hosts: str) -> None:
 
 @pytest.mark.parametrize("hosts", REFUSED)
 def test_what_makes_no_sense_is_refused_with_a_hint(hosts: str) -> None:
-    """O1, V3."""
+    """O1, O5."""
     with pytest.raises(StartError, match=r"^hosts = ") as raised:
         Hosts.parse(hosts)
     assert REFUSED[hosts] in str(raised.value)

@@ -117,7 +117,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_new_certificates_of_another_authority_are_taken_up_without_a_restart(
     place: Place, authorities: tuple[Authority, Authority]
 ) -> None:
-    """V3: the server is started again with its new ones; reload says that files were read."""
+    """O5: the server is started again with its new ones; reload says that files were read."""
     async with running(place.config()) as daemon, Client(daemon.addresses[0]) as client:
         await asyncio.wait_for(daemon.session.wait_connected(), 30)
         place.exchange(authorities[1], days=5)
@@ -135,7 +135,7 @@ async def test_new_certificates_of_another_authority_are_taken_up_without_a_rest
 async def test_a_half_written_pair_leaves_the_old_one_in_use_and_says_so(
     place: Place, authorities: tuple[Authority, Authority], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """V3: the new certificate is there, its key not yet."""
+    """O5: the new certificate is there, its key not yet."""
     async with running(place.config()) as daemon, Client(daemon.addresses[0]) as client:
         await asyncio.wait_for(daemon.session.wait_connected(), 30)
         other = authorities[0].issue("again", "DNS:client")
@@ -152,7 +152,7 @@ async def test_a_half_written_pair_leaves_the_old_one_in_use_and_says_so(
 
 
 async def test_certificates_are_taken_as_they_are_unless_they_are_to_be_to_the_letter(place: Place) -> None:
-    """V3, O1: on every release of Python alike; 3.13 looks closely by itself."""
+    """O5, O1: on every release of Python alike; 3.13 looks closely by itself."""
     async with running(place.config()) as daemon:
         await asyncio.wait_for(daemon.session.wait_connected(), 30)
     async with running(place.config(zookeeper__tls__strict=True)) as daemon:
@@ -161,7 +161,7 @@ async def test_certificates_are_taken_as_they_are_unless_they_are_to_be_to_the_l
 
 
 async def test_a_name_with_a_dot_at_its_end_is_verified_without_it(connect: Connect, place: Place) -> None:
-    """V3: the dot is the DNS's; no certificate has it."""
+    """O5: the dot is the DNS's; no certificate has it."""
     directory = place.directory
     tls = ZooKeeperTls(directory / "ca.pem", directory / "client.crt", directory / "client.key")
     asked: list[str] = []

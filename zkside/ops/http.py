@@ -7,11 +7,14 @@ view and is written from that (ops/pages.py).
 from __future__ import annotations
 
 import socket
+import sys
 import threading
+import time
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from zkside import log
 from zkside.errors import StartError
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 8
 """Answered at the same time; one more cuts the oldest off, so that nobody who hangs can keep others out."""
 READ_TIMEOUT_S = 5.0
+ACCEPT_AGAIN_S = 0.1
+FAILED_AGAIN_S = 60.0
 
 
 class HttpServer:
@@ -32,7 +37,9 @@ class HttpServer:
         except OSError as error:
             raise StartError(f"http.listen: {host}:{port} cannot be used: {error.strerror or error}") from error
         self._server.set_app(application)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = self._new_thread()
+        self._stopped = False
+        self.restarts = 0
 
     @property
     def port(self) -> int:
@@ -41,11 +48,23 @@ class HttpServer:
     def start(self) -> None:
         self._thread.start()
 
+    def look(self) -> None:
+        """Serve again if the thread has ended, by an error of its own: the address is bound all the time."""
+        if not self._stopped and not self._thread.is_alive():
+            self.restarts += 1
+            log.http_restarted()
+            self._thread = self._new_thread()
+            self._thread.start()
+
     def stop(self) -> None:
         """Stop answering. Blocks for half a second at most: not for the event loop's thread."""
+        self._stopped = True
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
 
 class _Handler(WSGIRequestHandler):
@@ -69,6 +88,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._failed_s = -FAILED_AGAIN_S
         self._answering: dict[socket.socket, None] = {}
         self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
@@ -88,6 +108,22 @@ class _Server(ThreadingMixIn, WSGIServer):
                 _cut(oldest)
             self._answering[request] = None
         super().process_request(request, client_address)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        try:
+            return super().get_request()
+        except OSError:
+            # No descriptor is left, mostly: the connection stays in the queue, and would be asked for at once again.
+            time.sleep(ACCEPT_AGAIN_S)
+            raise
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A request that could not be served, as when there can be no more threads. Its connection is closed; the log
+        has a line in a minute, and standard error nothing else."""
+        now_s = time.monotonic()
+        if now_s - self._failed_s >= FAILED_AGAIN_S:
+            self._failed_s = now_s
+            log.http_failed(error=sys.exception() or RuntimeError("unknown"))
 
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         with self._lock:

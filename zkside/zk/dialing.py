@@ -38,6 +38,10 @@ class Unreachable(OSError):
     """No server could be reached in a round; the text says of each why."""
 
 
+class NoTls(OSError):
+    """The server hung up in the TLS handshake."""
+
+
 class Dialer:
     """Where the servers are, and how it went."""
 
@@ -173,14 +177,22 @@ class Round:
 
 async def open_socket(make: Callable[[], Socket], address: Address, context: Context | None, within_s: float) -> Socket:
     """TCP and TLS. Raises: OSError (which TLS errors are), TimeoutError."""
-    async with asyncio.timeout(within_s):
-        _, socket = await asyncio.get_running_loop().create_connection(
-            make,
-            address.ip,
-            address.port,
-            ssl=context() if context is not None else None,
-            server_hostname=server_name(address.name) if context is not None else None,
-        )
+    try:
+        async with asyncio.timeout(within_s):
+            _, socket = await asyncio.get_running_loop().create_connection(
+                make,
+                address.ip,
+                address.port,
+                ssl=context() if context is not None else None,
+                server_hostname=server_name(address.name) if context is not None else None,
+            )
+    except ConnectionError as error:
+        # Without a number it is not the kernel's: the connection was there, and ended before TLS was.
+        if context is not None and error.errno is None:
+            raise NoTls(
+                "TLS: the server hung up: is this its port for TLS, and does it know our certificate?"
+            ) from None
+        raise
     return socket
 
 
@@ -207,7 +219,7 @@ async def is_writable(address: Address, context: Context | None, within_s: float
 
 def reason_of(error: BaseException) -> str:
     """What a metric calls it."""
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError | NoTls):
         return "tls"
     if isinstance(error, TimeoutError):
         return "timeout"
