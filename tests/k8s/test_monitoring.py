@@ -33,9 +33,12 @@ NOT_SHOWN = {
     "zkside_files_failures_total",
     "zkside_files_loaded_timestamp_seconds",
     "zkside_files_loads_total",
+    "zkside_listener_restores_total",
     "zkside_policy_identities",
+    "zkside_zookeeper_connect_failures_total",
 }
-"""Neither an alert nor a panel needs them; zkside_files_current says what matters of files."""
+"""Neither an alert nor a panel needs them; zkside_files_current says what matters of files, zkside_listener_open of
+sockets, zkside_session_state of connections."""
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs/runbook.md"
 
 

@@ -278,6 +278,19 @@ async def slip_of_the_pen(stand: Stand) -> AsyncGenerator[None, None]:
         yield
 
 
+@_of("ZksideListenerShut")
+async def shut_out(stand: Stand) -> AsyncGenerator[None, None]:
+    """Somebody removes the socket's file, and makes a directory of that name."""
+    async with stand.place("ZksideListenerShut") as place:
+        yield
+        path = Path(place.daemon.address.removeprefix("unix:"))
+        path.unlink()
+        path.mkdir()
+        yield
+        path.rmdir()
+        yield
+
+
 @_of("ZksideAuditLost")
 async def audit_lost(stand: Stand) -> AsyncGenerator[None, None]:
     """The audit log can grow no more."""
