@@ -119,7 +119,7 @@ class KazooConnection:
         self._watches: PersistentWatches | RearmedWatches = PersistentWatches(self._emit, self._rearm)
         self._early: list[WatchedEvent] = []
         self._address: Address | None = None
-        """Of the server that has us, or had us last."""
+        """Of the server that has us, or was asked last."""
         self._until_ns = 0
         """When the session ends if nothing more is heard; 0 before it was taken up."""
         self._task: asyncio.Task[None] | None = None
@@ -253,6 +253,7 @@ class KazooConnection:
         share_s = max(_MIN_HANDSHAKE_S, self._left_s() / max(1, attempt.left))
         within_s = settings.connect_timeout_s or min(_MAX_HANDSHAKE_S, share_s)
         self._early.clear()
+        self._address = address
         try:
             session = await handshake.take_up_session(
                 socket, self._ticket, settings.session_timeout_s, within_s, read_only=settings.read_only
@@ -300,7 +301,7 @@ class KazooConnection:
         """The chroot is gone, and with it all that the session owned."""
         await self._leave(socket)
         text = chroot.missing(self._hosts.chroot)
-        self._dialer.failed(self._hosts.chroot, "chroot", text)
+        self._dialer.failed(str(self._address), "chroot", text)
         self._dialer.note(text)
         raise Ended(Ending.EXPIRED, f"{text}, nor does what the session owned below it")
 
@@ -334,7 +335,6 @@ class KazooConnection:
             return socket
         self._connects += 1
         self._dialer.worked(address)
-        self._address = address
         resumed, self._resumes = self._resumes, True
         self._ticket = Ticket(session.ticket.session_id, session.ticket.password, socket.last_zxid)
         self._socket = socket
@@ -381,7 +381,7 @@ class KazooConnection:
         if self._over is None:
             self._over = reason
             if ending is Ending.AUTH_FAILED:
-                self._dialer.failed("authentication", "auth", reason)
+                self._dialer.failed(str(self._address), "auth", reason)
                 self._dialer.note(reason)
             try:
                 self._listener.ended(ending, reason)

@@ -63,7 +63,12 @@ class Names:
         for one in self._names:
             if not one.is_literal and one.began_s is None:
                 one.began_s = loop.time()
-                threading.Thread(target=self._look_up, args=(one, loop), name=f"dns {one.name}", daemon=True).start()
+                thread = threading.Thread(target=self._look_up, args=(one, loop), name=f"dns {one.name}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # There can be no more threads: what is known has to do.
+                    self._ended(one, (), str(error))
 
     def news(self) -> asyncio.Future[None]:
         """Done when the next lookup has ended."""
