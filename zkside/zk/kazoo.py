@@ -265,8 +265,9 @@ class KazooConnection:
                 await socket.requests.ask(CloseSession())
                 raise Ended(Ending.CLOSED, "closed")
             await self._authenticate(socket, address)
-            await self._find_chroot(socket, address, session)
             await self._restore_watches(socket)
+            # Not before: its answer's zxid would be taken for what the watches have told already.
+            await self._find_chroot(socket, address, session)
         except BaseException as error:
             socket.drop(f"not taken up: {error}")
             self._opening = None
