@@ -43,6 +43,7 @@ async def test_nobody_is_connected_to_a_chroot_that_is_not_there_until_it_is(
     began_s = time.monotonic()
     await peer.wait_for("connected")
     assert time.monotonic() - began_s < looks.INTERVAL_S + 1
+    assert not peer.connection.statistics().connecting.stands, "it is told as long as it stands in the way"
     record: bytes = await peer.do(GetData("/"))
     assert record.startswith(b"made later")
 

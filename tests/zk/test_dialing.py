@@ -224,6 +224,7 @@ async def test_a_name_that_does_not_resolve_is_told_once_and_kept_as_the_last_er
     unresolved = "nowhere.invalid:2181: does not resolve: Name or service not known"
     assert connecting.last_error == f"{unresolved}; {refusing}: connection refused"
     assert abs(connecting.last_error_unix_s - time.time()) < 5
+    assert connecting.stands
     assert connecting.failures["resolve"] >= 3
     assert connecting.failures["refused"] >= 3
     assert caplog.text.count("Name or service not known") == 1

@@ -21,6 +21,7 @@ from zkside.ops import lag
 from zkside.ops.lag import LagStatistics
 from zkside.ops.survey import Cached, Held, Slow, Survey
 from zkside.ops.turns import InTurns
+from zkside.ops.view import why_so
 from zkside.zk import latency
 from zkside.zk.session import SessionStatistics
 
@@ -122,7 +123,7 @@ def document(pulse: Pulse, survey: Survey, lists_age_s: float) -> dict[str, Any]
             "state": session.status.state.value,
             "since": round(pulse.since_s, 3),
             "lost": pulse.lost_s,
-            "reason": _clip(session.status.reason),
+            "reason": _clip(why_so(session)),
             "server": session.status.server,
             "id": session.status.session_id_hex,
             "epoch": session.status.epoch,

@@ -53,8 +53,14 @@ def why_not_ready(view: View) -> str:
     status = view.session.status
     if status.state.is_connected or status.state is SessionState.SUSPENDED:
         return ""
-    # What stands in the way says more than "connecting", unless that is it.
-    error = view.session.connecting.last_error
-    parts = [status.reason] if status.reason not in error else []
-    reason = "; ".join([*parts, *([error] if error else [])])
+    reason = why_so(view.session)
     return f"the ZooKeeper session is {status.state.value}" + (f": {reason}" if reason else "")
+
+
+def why_so(session: SessionStatistics) -> str:
+    """Why the session's state is what it is; without a connection with what stands in the way of one."""
+    status, connecting = session.status, session.connecting
+    error = connecting.last_error
+    if not connecting.stands:
+        return status.reason
+    return error if not status.reason or status.reason in error else f"{status.reason}; {error}"

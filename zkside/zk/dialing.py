@@ -55,7 +55,7 @@ class Dialer:
         self.avoided: dict[Address, None] = {}
         """Those that took the connection and then said nothing: they come last."""
         self._failures: Counter[str] = Counter()
-        self._last_error, self._last_error_unix_s = "", 0.0
+        self._last_error, self._last_error_unix_s, self._stands = "", 0.0, False
         self._logged: dict[str, tuple[str, float]] = {}
 
     def begin(self) -> Round:
@@ -66,6 +66,7 @@ class Dialer:
     def worked(self, address: Address) -> None:
         """A session runs there."""
         self.preferred = address
+        self._stands = False
         self.avoided.pop(address, None)
 
     def avoid(self, address: Address | None) -> None:
@@ -74,11 +75,11 @@ class Dialer:
             self.avoided = dict.fromkeys([*self.avoided, address][-_MAX_REMEMBERED:])
 
     def statistics(self) -> Connecting:
-        return Connecting(self._last_error, self._last_error_unix_s, dict(self._failures))
+        return Connecting(self._last_error, self._last_error_unix_s, self._stands, dict(self._failures))
 
     def note(self, error: str) -> None:
         """This is what stands in the way now."""
-        self._last_error, self._last_error_unix_s = error, time.time()
+        self._last_error, self._last_error_unix_s, self._stands = error, time.time(), True
 
     def failed(self, server: str, reason: str, error: str) -> None:
         """One server could not be reached, or did not take us; `reason` is what a metric calls it. Logged, but not

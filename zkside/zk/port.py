@@ -79,6 +79,8 @@ class Connecting:
     """Of the last attempt that came to nothing, in a line that names each server; '' if there was none. It stays when a
     later attempt succeeds."""
     last_error_unix_s: float = 0.0
+    stands: bool = False
+    """Whether it still stands in the way: no attempt has succeeded since."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Servers that could not be reached or did not take us, counted by reason (dialing.REASONS)."""
 
