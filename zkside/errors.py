@@ -18,6 +18,7 @@
     │   └── WaitTimeout                     (made by clients: waited for a hold, not granted)
     ├── SessionLost             what the session owned is gone
     ├── HoldLost
+    ├── HistoryChanged          the zxid is of a history of ZooKeeper that is over
     ├── ConnectionLoss          sent, not answered; turned into OutcomeUnknown or resolved above the port
     ├── OutcomeUnknown          sent, not answered, not to be found out
     ├── DeadlineExceeded        the caller's deadline passed
@@ -152,6 +153,12 @@ class TooStale(Unavailable):
     """No answer as current as asked for could be had in time."""
 
     reason = "TOO_STALE"
+
+
+class HistoryChanged(ZksideError):
+    """The zxid is of a history of ZooKeeper that is over: it was wiped, or restored from an older snapshot."""
+
+    reason = "HISTORY_CHANGED"
 
 
 class Quota(Unavailable):

@@ -21,10 +21,12 @@ FIELDS = {
     "applied": "keys of the configuration that have a new value now",
     "aside": "what a damaged file is called from now on",
     "back_s": "after so many seconds the level is again what the configuration says; 0: it stays",
+    "bound": "the file that a journal was written to: the kernel's boot id, device and inode",
     "epoch": "the number of the session's epoch; 0 before the first",
     "error": "what went wrong, in words",
     "file": "a file's path",
     "grace_s": "how long the orderly stop may take, in seconds",
+    "history": "the number of ZooKeeper's history, as this daemon counts",
     "hold_id": "the hold's id",
     "holds": "holds, counted",
     "http_port": "the port of /metrics and the pages; 0: none",
@@ -39,6 +41,7 @@ FIELDS = {
     "pid": "the daemon's process",
     "problems": "what is wrong with the configuration, one text each",
     "reason": "why, in words; of a hold one of the Reasons of hold.proto",
+    "seen_zxid": "the newest zxid that was seen before, in hexadecimal",
     "server": "the ZooKeeper server, as `host:port`",
     "session_id": "the ZooKeeper session, in hexadecimal",
     "signal": "the signal's name",
@@ -52,6 +55,7 @@ FIELDS = {
     "waiting": "lines that wait to be written",
     "whose": "the logger whose level it is: `zkside.session`, `kazoo`, …, or `all loggers`",
     "what": "at which occasion",
+    "zxid": "a zxid, in hexadecimal",
 }
 """Every field, with one meaning for all events."""
 
@@ -186,6 +190,16 @@ def session_closed(*, reason: str, epoch: int, session_id: str) -> None:
     """The daemon stops."""
 
 
+@event(
+    "session.history_changed",
+    ERROR,
+    "ZooKeeper's history went back: {reason}. History {history} begins; zxids and fencing tokens of before cannot be "
+    "compared with those from now on",
+)
+def session_history_changed(*, history: int, reason: str, seen_zxid: str, zxid: str) -> None:
+    """ZooKeeper was wiped, or restored from an older snapshot. `history` counts, from 1."""
+
+
 @event("session.orphan_deleted", INFO, "deleting the orphan {path} of the daemon before")
 def session_orphan_deleted(*, path: str) -> None:
     """An ephemeral node of the session that was taken up, and that no hold of the journal owns."""
@@ -264,6 +278,26 @@ def connection_watches_emulated() -> None:
 @event("journal.set_aside", WARNING, "journal set aside as {aside}, starting with a new session: {reason}")
 def journal_set_aside(*, aside: Path, reason: str) -> None:
     """The journal is damaged, or another ensemble's."""
+
+
+@event(
+    "journal.copied",
+    ERROR,
+    "the journal is a copy, or was moved: it was written as [{bound}]. Its session may be another daemon's and is left "
+    "alone; the file is set aside as {aside}, starting with a new session",
+)
+def journal_copied(*, aside: Path, bound: str) -> None:
+    """Each daemon needs a `state_dir` of its own. A directory that was moved on purpose is all right from now on."""
+
+
+@event("journal.made_anew", ERROR, "{file} was removed while the daemon ran: made anew, with all that was in it")
+def journal_made_anew(*, file: Path) -> None:
+    """Somebody removed or replaced `state_dir` or a file in it. Nothing is lost, unless the daemon had ended before."""
+
+
+@event("journal.given_up", ERROR, "the state directory was removed, and now {error}; going on without a journal")
+def journal_given_up(*, error: BaseException) -> None:
+    """Another daemon took the directory first: this one's session will not survive a restart."""
 
 
 @event("journal.not_written", ERROR, "{error}")

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from zkside.hub.subscription import Bookmark, Changes, Delivery, SessionChanged, SnapshotChunk, Subscription
+from zkside.hub.subscription import (
+    Bookmark,
+    Changes,
+    Delivery,
+    SessionChanged,
+    SnapshotChunk,
+    SnapshotReason,
+    Subscription,
+)
 from zkside.model import record as records
 from zkside.model.record import Record
 from zkside.model.session import SessionStatus
@@ -20,12 +28,13 @@ async def eventually(holds: Callable[[], bool], within_s: float = 15.0) -> None:
 
 
 class Watcher:
-    """Follows one target of a subscription, and checks W1, W2 and W5 at every step."""
+    """Follows one target of a subscription, and checks W1, W2 and W5 at every step, in each history of ZooKeeper."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
         self.state: dict[str, Record] = {}
         self.zxid = 0
+        self.epoch_id = ""
         self.bookmark = 0
         self.cuts: list[Changes] = []
         self.snapshots: list[SnapshotChunk] = []
@@ -68,6 +77,10 @@ class Watcher:
             self._changed.set()
 
     def _take(self, delivery: Delivery) -> None:
+        if isinstance(delivery, SnapshotChunk) and delivery.epoch_id != self.epoch_id:
+            assert not self.epoch_id or delivery.reason is SnapshotReason.HISTORY_CHANGED
+            self.epoch_id, self.zxid, self.bookmark = delivery.epoch_id, 0, 0
+        assert delivery.epoch_id == (self.epoch_id or delivery.epoch_id), "another history, without a snapshot"
         assert delivery.zxid >= self.zxid, "the zxid of the stream went back"
         if isinstance(delivery, SessionChanged):
             self.statuses.append(delivery.status)

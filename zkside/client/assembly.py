@@ -142,6 +142,8 @@ def diff(target: Target, before: Mapping[str, Node], after: Mapping[str, Node], 
                 found.append(Change(target, ChangeType.RECREATED, new.mzxid, path, node))
             elif old.mzxid != new.mzxid:
                 found.append(Change(target, ChangeType.CHANGED, new.mzxid, path, node))
+            elif (old.ctime, old.mtime) != (new.ctime, new.mtime):  # the same zxids in another history
+                found.append(Change(target, ChangeType.RECREATED, new.mzxid, path, node))
     found.extend(Change(target, ChangeType.DELETED, zxid, path, None) for path in before if path not in after)
     found.sort(key=_by_zxid)
     return tuple(found)

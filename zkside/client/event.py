@@ -38,6 +38,9 @@ class SnapshotReason(WireEnum):
     """The stream broke, and what happened since is not known any more."""
     OVERFLOW = 3
     """The stream fell behind further than the daemon remembers."""
+    HISTORY_CHANGED = 4
+    """ZooKeeper was wiped, or restored from an older snapshot: zxids and fencing tokens of before cannot be compared
+    with later ones."""
 
 
 class WatchKind(WireEnum):

@@ -24,7 +24,8 @@ def change_type(old: Record | None, new: Record | None) -> ChangeType | None:
         return ChangeType.RECREATED
     if mzxid != old_mzxid:
         return ChangeType.CHANGED
-    return None
+    # The same transactions, and yet not the same: they are of another history (GUARANTEES V2).
+    return None if records.are_written_alike(old, new) else ChangeType.RECREATED
 
 
 def made_by(old: Record | None, new: Record) -> int:

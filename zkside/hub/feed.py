@@ -36,6 +36,8 @@ class Cut:
 
     zxid: int
     changes: list[Change]
+    epoch_id: str = ""
+    """The history of its zxids, as the hub names it."""
     encoded: dict[int, Iterable[bytes]] = field(default_factory=dict)
     """A place for the encoded form, by index of the target, so that all streams send the same bytes."""
 
@@ -47,6 +49,8 @@ class Image:
     sequence: int
     zxid: int
     chunks: list[list[tuple[str, Record]]]
+    epoch_id: str = ""
+    """The history of its zxids, as the hub names it."""
     encoded: dict[object, bytes] = field(default_factory=dict)
     """A place for the encoded chunks."""
 
@@ -62,8 +66,17 @@ class _Entry(NamedTuple):
 class Feed:
     """One target's log, its subscribers' wake-up calls, and its snapshots."""
 
-    def __init__(self, target: Target, table: NodeTable, settled: Callable[[], int], window_size: int) -> None:
+    def __init__(
+        self, target: Target, table: NodeTable, settled: Callable[[], int], window_size: int, epoch_id: str = ""
+    ) -> None:
         self.target = target
+        self.epoch_id = epoch_id
+        """Names the history to which its zxids belong."""
+        self.history_floor = 0
+        """Cursors before this are of another history."""
+        self.ended_at: int | None = None
+        """Where the history ended from which the table is being brought to the next; until then nothing of it is told.
+        None while there is but one."""
         self.wakes: dict[Callable[[], None], None] = {}
         """Called in the order in which the subscribers came, never in a set's: streams of one connection mostly
         came together, and what they are sent in one go leaves in one packet (a third of the clients' work)."""
@@ -92,6 +105,8 @@ class Feed:
 
     def append(self, zxid: int, changes: list[Settled]) -> None:
         """Add a cut (of changes that match the target), and wake the subscribers."""
+        if self.ended_at is not None:
+            return  # all that was known is told anew
         self.sequence += 1
         log = self._log
         for change in changes:
@@ -118,6 +133,19 @@ class Feed:
         for wake in self.wakes:
             wake()
 
+    def begin_history(self, epoch_id: str) -> None:
+        """From now on zxids are those of another history, of which every subscriber gets a snapshot."""
+        self.epoch_id, self.ended_at = epoch_id, None
+        self.sequence += 1
+        self.floor = self.history_floor = self.sequence
+        self.floor_zxid = self._settled()
+        self._log.clear()
+        self._cut_zxids.clear()
+        self._cuts.clear()
+        self._image = None
+        for wake in self.wakes:
+            wake()
+
     def resume_at(self, zxid: int) -> int | None:
         """The cursor of a subscriber that has seen all up to this zxid; None if it lies outside the window."""
         if not self.floor_zxid <= zxid <= self._settled():
@@ -133,7 +161,7 @@ class Feed:
         """What follows a cursor, up to the newest cut. The cursor must not be before `floor`."""
         cut = self._cuts.get(cursor)
         if cut is None:
-            cut = self._cuts[cursor] = Cut(self._settled(), self._changes_since(cursor))
+            cut = self._cuts[cursor] = Cut(self._settled(), self._changes_since(cursor), self.epoch_id)
             if len(self._cuts) > CUTS_KEPT:
                 self._cuts.popitem(last=False)
         return cut
@@ -180,12 +208,12 @@ class Feed:
                         nodes.pop(path, None)
                     else:
                         nodes[path] = entry.record
-                sequence, zxid = self.sequence, self._settled()
+                sequence, zxid, epoch_id = self.sequence, self._settled(), self.epoch_id
                 chunks = []
                 for chunk in _chunks(nodes, target.with_data):
                     chunks.append(chunk)
                     await asyncio.sleep(0)
-                image = Image(sequence, zxid, chunks)
+                image = Image(sequence, zxid, chunks, epoch_id)
                 self._image = image if len(nodes) <= SNAPSHOT_SLICE else None
                 return image
 

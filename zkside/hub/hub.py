@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,9 @@ from zkside.zk.session import Session
 __all__ = ["Hub", "HubSettings", "HubStatistics", "RootStatus", "WatchStatus"]
 
 SCOPES = tuple(Scope)
+
+FORMER_HISTORIES = 16
+"""Whose resume points are known as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,10 @@ class Hub:
     def __init__(self, session: Session, settings: HubSettings | None = None) -> None:
         self.settings = settings or HubSettings()
         self.epoch_id = secrets.token_hex(8)
-        """Names the history to which the zxids of this hub's streams belong."""
+        """Names the history to which the zxids of this hub's streams belong: another one for each history of
+        ZooKeeper, and for each daemon."""
+        self._former_epoch_ids: deque[str] = deque(maxlen=FORMER_HISTORIES)
+        self._history = session.history.number
         self.session = session
         self.table = NodeTable()
         self.roots = Roots()
@@ -112,6 +119,7 @@ class Hub:
             self.reader,
             on_reconnected=self._on_reconnected,
             on_drop=self._on_drop,
+            on_history=self._on_history,
         )
         self.reads = Reads(session, self.table, self.roots, self.reader, self.keeper, self.settings.max_roots)
         self._feeds: dict[tuple[str, Scope], list[Feed]] = {}
@@ -121,6 +129,8 @@ class Hub:
         """By path; True for those who mean whatever is there."""
         self._unchecked: dict[Callable[[bytes | None], None], str] = {}
         self._unlisten: Callable[[], None] = lambda: None
+        self._ended_at: int | None = None
+        """As Feed.ended_at."""
         self._events_in = self._conflated = 0
         self._gaps = dict.fromkeys(GapReason, 0)
         self.recent = Recent(time.time)
@@ -158,8 +168,8 @@ class Hub:
     ) -> Subscription:
         """A STATE subscription, once all its targets are cached.
 
-        `resume` is (epoch_id, zxid). Raises: NoAuth, Quota; SessionSuspended if a target is not cached and there
-        is no connection.
+        `resume` is (epoch_id, zxid); one of a history that is over is answered with a snapshot. Raises: NoAuth, Quota;
+        SessionSuspended if a target is not cached and there is no connection.
         """
         held: list[Root] = []
         try:
@@ -180,7 +190,13 @@ class Hub:
         if resume is not None:
             resume_zxid = resume[1] if resume[0] == self.epoch_id else -1
         subscription = Subscription(
-            feeds, list(held), lambda: self.reader.settled_zxid, resume_zxid, bookmark_interval_s, closed
+            feeds,
+            list(held),
+            lambda: self.reader.settled_zxid,
+            resume_zxid,
+            bookmark_interval_s,
+            closed,
+            is_of_history=self._ended_at is None and (resume is None or resume[0] not in self._former_epoch_ids),
         )
         self._subscriptions.add(subscription)
         return subscription
@@ -333,11 +349,34 @@ class Hub:
                 tap(None)
 
     def _on_status(self, status: SessionStatus) -> None:
+        if status.history != self._history:
+            self.begin_history(status.history)
         self.keeper.on_status(status)
         for subscription in list(self._subscriptions):
             subscription.session_changed(status)
         for events in list(self._events.subscriptions):
             events.session_changed(status.keeper_state)
+
+    def begin_history(self, number: int) -> None:
+        """ZooKeeper's history went back (GUARANTEES V2): what is kept has to be compared before it is told again.
+
+        From the session's status, before the connection is taken note of.
+        """
+        self._history = number
+        self.recent.note("session.history_changed", "", str(number))
+        if self._ended_at is None:
+            self._ended_at = self.reader.settled_zxid
+        for feed in self._all_feeds():
+            feed.ended_at = self._ended_at
+        self.keeper.begin_history()
+
+    def _on_history(self) -> None:
+        """All that is kept is of the new history: every subscriber gets a snapshot of it."""
+        self._former_epoch_ids.append(self.epoch_id)
+        self.epoch_id = secrets.token_hex(8)
+        self._ended_at = None
+        for feed in self._all_feeds():
+            feed.begin_history(self.epoch_id)
 
     def _on_reconnected(self) -> None:
         """What changed during an outage is about to be published."""
@@ -373,7 +412,8 @@ class Hub:
         for feed in feeds:
             if feed.target == target:
                 return feed
-        feed = Feed(target, self.table, lambda: self.reader.settled_zxid, self.settings.window_size)
+        feed = Feed(target, self.table, lambda: self.reader.settled_zxid, self.settings.window_size, self.epoch_id)
+        feed.ended_at = self._ended_at
         feeds.append(feed)
         return feed
 

@@ -39,6 +39,7 @@ class Keeper:
         *,
         on_reconnected: Callable[[], None],
         on_drop: Callable[[Root], None],
+        on_history: Callable[[], None],
     ) -> None:
         self.watches = Watches(session)
         self._session = session
@@ -51,12 +52,17 @@ class Keeper:
         self._disk = DiskSnapshot(settings.state_dir) if settings.state_dir else None
         self._on_reconnected = on_reconnected
         self._on_drop = on_drop
+        self._on_history = on_history
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading: dict[Root, asyncio.Task[None]] = {}
         self._settling: list[tuple[int, Root]] = []
         self._connected = asyncio.Event()
         self._outages = 0
         self._outage_began = 0
+        self._is_new_history = False
+        """What is kept is of a history of ZooKeeper that is over, as far as it has not been published anew."""
+        self._history_reached: int | None = None
+        """Once that is settled, all is of the new one; None while not everything has been compared."""
         self._epoch = 0
         self.refused = self.save_errors = 0
         """Targets refused for their size, and failures to write caches to disk, counted."""
@@ -124,14 +130,28 @@ class Keeper:
             self._outages += 1
             self._outage_began = self._reader.settled_zxid
             self._reader.pause()
+            self._history_reached = None
             now = time.monotonic()
             for root in self._roots:
                 if root.live and root.stale_since is None:
                     root.stale_since = now
 
+    def begin_history(self) -> None:
+        """ZooKeeper's history went back. To be called before the connection to the new one is taken note of.
+
+        All roots are stale, and are compared with what there is now; `on_history` is called when that is published.
+        """
+        self._is_new_history = True
+        self._outage_began = 0
+        self._settling = [(0, root) for _, root in self._settling]
+        self._reader.begin_history()
+
     def settle_ready(self) -> None:
         """Roots are ready once all transactions up to the end of their load are settled."""
         settled = self._reader.settled_zxid
+        if self._history_reached is not None and settled >= self._history_reached:
+            self._history_reached, self._is_new_history = None, False
+            self._on_history()
         waiting, self._settling = self._settling, []
         for reached, root in waiting:
             if reached > settled:
@@ -147,7 +167,7 @@ class Keeper:
             try:
                 await self.watches.synchronise(new_session=status.epoch != self._epoch)
                 self._epoch = status.epoch
-                await self._loader.compare(self._outage_began + 1)
+                await self._loader.compare(self._outage_began + 1, is_same_history=not self._is_new_history)
             except PASSING as error:
                 log.cache_compare_interrupted(error=error)
                 await self._next_status(status.sequence)
@@ -157,6 +177,8 @@ class Keeper:
                     root.stale_since = None
                 if self._outages:
                     self._on_reconnected()
+                if self._is_new_history:
+                    self._history_reached = self._session.last_zxid
                 self._reader.resume()
                 self.settle_ready()
                 await self._next_status(status.sequence)
@@ -245,6 +267,7 @@ class Keeper:
             self._roots.add(root)
             self.watches.serve(root)
         self._outage_began = loaded.zxid
+        self._session.history.has_seen(loaded.zxid)
 
     async def _save(self, disk: DiskSnapshot) -> None:
         if any(root.stale_since is not None for root in self._roots):

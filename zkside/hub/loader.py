@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from zkside.core.history import contradiction
 from zkside.errors import NoAuth, Quota, ZksideError
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Root, Roots
@@ -61,11 +62,12 @@ class Loader:
             raise refusal[0]
         return walk.zxid
 
-    async def compare(self, since: int) -> None:
+    async def compare(self, since: int, *, is_same_history: bool = True) -> None:
         """Read all live roots again, and hand what differs to the reader, as changed since that zxid.
 
         Compares czxid, mzxid and pzxid, so a node that was deleted and created again is seen as such
-        (GUARANTEES W7). Raises: what a lost connection raises.
+        (GUARANTEES W7). A node that is older than it was ends the session, with its history (V2).
+        Raises: what a lost connection raises.
         """
         records_by_path = self._table.records
         compared = self._reader.compared
@@ -76,8 +78,10 @@ class Loader:
             if old is None or new is None:
                 if old is not new:
                     compared(path, new, since)
-            elif old != new and records.zxids(old) != records.zxids(new):
+            elif old != new and not records.are_same(old, new):
                 compared(path, new, since)
+                if is_same_history and (reason := contradiction(path, old, new)):
+                    self._session.doubt_history(reason)
 
         await Walk(self._session, known=records_by_path.get, visit=visit).run(self._known())
 

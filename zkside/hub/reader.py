@@ -121,6 +121,13 @@ class Reader:
         self._paused = True
         self._compared.clear()
 
+    def begin_history(self) -> None:
+        """No zxid of before means anything any more: what was announced is read again. While paused."""
+        self._cut = 0
+        self._compared.clear()
+        self._again.clear()
+        self.unsettled = dict.fromkeys(self.unsettled, Announced(1, 1))
+
     def resume(self) -> None:
         """All roots have been compared with ZooKeeper again."""
         self._paused = False
@@ -247,4 +254,4 @@ def _record(path: str, result: ReadResult) -> Record | None:
 def _same(old: Record | None, new: Record | None) -> bool:
     if old is None or new is None:
         return old is new
-    return records.zxids(old) == records.zxids(new)
+    return records.are_same(old, new)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
-from zkside.errors import NoAuth, NoNode, TooStale, ZksideError
+from zkside.errors import HistoryChanged, NoAuth, NoNode, TooStale, ZksideError
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Root, Roots
@@ -232,6 +232,13 @@ class Reads:
         while reply.zxid < freshness.min_zxid:
             synced = session.call(Sync())
             reply = await self._after(synced, session.call(operation))
+            if reply.zxid < freshness.min_zxid <= session.history.former_zxid:
+                raise HistoryChanged(
+                    f"min_zxid {freshness.min_zxid:#x} is of a history of ZooKeeper that is over: its leader is at "
+                    f"{reply.zxid:#x}. Forget the zxids of before, and read without min_zxid",
+                    min_zxid=f"{freshness.min_zxid:#x}",
+                    zxid=f"{reply.zxid:#x}",
+                )
             if reply.zxid < freshness.min_zxid:
                 await asyncio.sleep(BEHIND_RETRY_S)  # the transaction is not committed yet: nothing tells when
         return Answer(reply.value, reply.zxid, False, 0.0)

@@ -14,6 +14,9 @@ from zkside.model.stat import STAT_SIZE_BYTES, Stat
 Record = bytes
 
 _NUM_CHILDREN = struct.Struct("!i")
+_PZXID = 8
+_AFTER_MTIME = 36
+"""Bytes of the Stat behind these fields."""
 _ZXIDS = struct.Struct("!qq44xq")  # czxid, mzxid, …, pzxid
 
 
@@ -36,6 +39,20 @@ def zxids(record: Record) -> tuple[int, int, int]:
     """(czxid, mzxid, pzxid): they differ whenever the node, its data or its list of children does."""
     czxid, mzxid, pzxid = _ZXIDS.unpack_from(record, len(record) - STAT_SIZE_BYTES)
     return czxid, mzxid, pzxid
+
+
+def are_same(one: Record, other: Record) -> bool:
+    """Whether two states of a path are of the same node, data and list of children; the ACL may differ.
+
+    Zxids alone tell that within one history of ZooKeeper. In another one the same zxid can stand for something else,
+    at another time.
+    """
+    return are_written_alike(one, other) and one[-_PZXID:] == other[-_PZXID:]
+
+
+def are_written_alike(one: Record, other: Record) -> bool:
+    """Whether two states of a path have the same data, czxid, mzxid, ctime and mtime."""
+    return one[:-_AFTER_MTIME] == other[:-_AFTER_MTIME]
 
 
 def num_children(record: Record) -> int:

@@ -173,13 +173,13 @@ class Writes:
         if not future.cancelled() and future.exception() is None:
             made = future.result().value
             if made.stat is not None:
-                self._find_out.claims.claim(made.path, made.stat.czxid)
+                self._find_out.claims.claim(made.path, self._session.epoch, made.stat)
 
     async def _create_once(self, attempt: _Attempt) -> Reply[Created]:
         operation, claims = attempt.operation, self._find_out.claims
         while True:
             sent = self._find_out.sent("create", operation.path, attempt.deadline_s)
-            number = claims.begin(sent.zxid_before) if operation.mode.is_ephemeral else None
+            number = claims.begin(sent) if operation.mode.is_ephemeral else None
             try:
                 answer = self._send(operation, attempt)
                 attempt.on_sent()

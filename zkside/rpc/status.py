@@ -60,6 +60,11 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.InvalidAcl: Row(
         _C.INVALID_ARGUMENT, "ZooKeeper takes no such access control list (auth without an identity, for one)"
     ),
+    errors.HistoryChanged: Row(
+        _C.FAILED_PRECONDITION,
+        "`min_zxid` is of a history of ZooKeeper that is over (it was wiped, or restored from an older snapshot): no "
+        "read will ever see it; metadata: min_zxid, zxid",
+    ),
     errors.NoAuth: Row(_C.PERMISSION_DENIED, "ZooKeeper's access control list does not allow it"),
     errors.RolledBack: Row(_C.ABORTED, "inside a refused transaction: undone, because a later operation was refused"),
     errors.NotAttempted: Row(

@@ -57,6 +57,8 @@ class SessionStatistics:
     """For how many proofs are being sent; none are sent when it is 0."""
     proofs_sent: int
     listener_errors: int
+    history_changes: int
+    """How often ZooKeeper's history went back."""
     rebuilds: int
     """How often the connection was made anew because something inside went wrong."""
     janitor: JanitorStatistics
