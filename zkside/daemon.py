@@ -37,7 +37,7 @@ from zkside.daemon_parts import (
     versions,
 )
 from zkside.daemon_signals import Signals
-from zkside.hub.hub import Hub, HubSettings
+from zkside.hub.hub import Hub
 from zkside.ops.http import HttpServer
 from zkside.ops.lag import LagProbe
 from zkside.ops.levels import Levels
@@ -83,7 +83,7 @@ class Daemon:
         self._tracing = tracing(config)
         session = Session if self._tracing is None else self._tracing.session()
         self.session = session(connect, session_settings(config), journal)
-        self.hub = Hub(self.session, _with_directory(hub_settings(config)))
+        self.hub = Hub(self.session, hub_settings(config))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
         self.files = FileWatch()
         self.operation = Operation(self, read=read, output=output or Log(), levels=Levels(config.log.level.value))
@@ -237,12 +237,6 @@ def _in_a_line(daemon: Daemon) -> str:
     return (
         f"{draining}session {session.state.value}{server}, {len(daemon.holds)} holds, {len(daemon.rpc.streams)} streams"
     )
-
-
-def _with_directory(settings: HubSettings) -> HubSettings:
-    if settings.state_dir is not None:
-        settings.state_dir.mkdir(mode=0o700, exist_ok=True)
-    return settings
 
 
 def _settle_memory() -> None:

@@ -64,6 +64,8 @@ class HubStatistics:
     """Targets that would have been more nodes than the caches may have."""
     save_errors: int
     """Caches that could not be written to disk."""
+    set_aside: int
+    """Files of caches that were not believed at the start: altered, or somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,7 @@ class Hub:
             reads_server=self.reads.server,
             refused=self.keeper.refused,
             save_errors=self.keeper.save_errors,
+            set_aside=self.keeper.set_aside,
         )
 
     def list_watches(self) -> list[WatchStatus]:

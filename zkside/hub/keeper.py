@@ -49,7 +49,7 @@ class Keeper:
         self._roots = roots
         self._reader = reader
         self._loader = Loader(session, table, roots, reader, settings.max_cached_nodes)
-        self._disk = DiskSnapshot(settings.state_dir) if settings.state_dir else None
+        self._disk = DiskSnapshot(settings.state_dir, settings.identity) if settings.state_dir else None
         self._on_reconnected = on_reconnected
         self._on_drop = on_drop
         self._on_history = on_history
@@ -66,6 +66,11 @@ class Keeper:
         self._epoch = 0
         self.refused = self.save_errors = 0
         """Targets refused for their size, and failures to write caches to disk, counted."""
+
+    @property
+    def set_aside(self) -> int:
+        """Files of caches that were not believed at the start."""
+        return self._disk.set_aside if self._disk is not None else 0
 
     def start(self) -> None:
         """Restore what was kept on disk, and follow the session."""
