@@ -17,6 +17,7 @@ from zkside.config import KEYS, Config, build, flatten
 from zkside.errors import BadConfiguration, StartError
 from zkside.hub.hub import Hub
 from zkside.model.admin import LoggerLevel, Reloaded, ReloadStatistics
+from zkside.model.session import SessionStatus
 from zkside.ops.dump import document
 from zkside.ops.levels import Levels
 from zkside.ops.log_lines import Log
@@ -122,7 +123,7 @@ class Operation:
             "reloads": self.statistics(),
             "log_levels": self.levels.list(),
             "files": parts.rpc.files.statistics(),
-            "session": view.session,
+            "session": {**asdict(view.session), "status": _status(view.session.status)},
             "session_id": view.session.status.session_id_hex,
             "hub": view.hub,
             "holds_counted": {"holds": view.holds.holds, "granted": view.holds.granted, "ended": view.holds.ended},
@@ -175,6 +176,10 @@ def merged(running: Config, new: Config) -> Config:
 def shown(config: Config) -> dict[str, str]:
     """Every key as TOML; secrets as ***."""
     return {name: KEYS[name].kind.show(value) for name, value in flatten(config).items()}
+
+
+def _status(status: SessionStatus) -> dict[str, object]:
+    return {**asdict(status), "session_id": status.session_id_hex}
 
 
 def _holds(holds: Holds) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,10 @@ async def descendants_of(client: Client, path: str) -> AsyncIterator[Node]:
                 continue
 
 
+UNSIGNED = 0xFFFF_FFFF_FFFF_FFFF
+"""A session id is 64 bits without a sign, and begins with the number of its server."""
+
+
 @click.command()
 @click.argument("path", type=PATH)
 @pass_invocation
@@ -62,7 +66,7 @@ def stat(invocation: Invocation, path: str) -> None:
         for name, value in answer.stat._asdict().items():
             shown = str(value)
             if name in ("czxid", "mzxid", "pzxid", "ephemeral_owner"):
-                shown = f"{value:#x}"
+                shown = f"{value & UNSIGNED:#x}"
             elif name in ("ctime", "mtime"):
                 shown = output.time_of(value)
             output.line(f"{name:<16}{shown}")

@@ -139,6 +139,16 @@ def _session(view: View) -> Iterator[Metric]:
         CounterMetricFamily("zkside_session_transitions", "Changes of the state.", labels=("from", "to")),
         [((_word(one), _word(other)), session.transitions.get((one, other), 0)) for one, other in WAYS],
     )
+    yield _counter(
+        "zkside_history_changes",
+        "Times that ZooKeeper's history went back: it was wiped, or restored from an older snapshot.",
+        session.history_changes,
+    )
+    yield _gauge(
+        "zkside_history",
+        "Counts the histories of ZooKeeper that this daemon has seen, over its restarts where it has a state_dir.",
+        session.status.history,
+    )
     yield _gauge("zkside_session_epoch", "Counts the ZooKeeper sessions; 0 before the first.", session.status.epoch)
     yield _gauge(
         "zkside_session_timeout_seconds",
@@ -167,6 +177,20 @@ def _session(view: View) -> Iterator[Metric]:
         session.ping_late_max_s,
     )
     yield _counter("zkside_journal_errors", "Times that the journal could not be written.", session.journal.errors)
+    yield _counter(
+        "zkside_state_remade",
+        "Times that state_dir, or a file in it, was removed while the daemon ran, and was made anew.",
+        session.journal.remade,
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_state_set_aside",
+            "Files of state_dir that were not believed at the start (altered, cut short, copied, somebody else's) and "
+            "are kept under another name.",
+            labels=("file",),
+        ),
+        [(("journal",), session.journal.set_aside), (("caches",), view.hub.set_aside)],
+    )
     yield _gauge("zkside_janitor_pending", "Nodes that wait to be deleted by the janitor.", session.janitor.pending)
 
 
