@@ -265,9 +265,9 @@ async def wiped(stand: Stand) -> AsyncGenerator[None, None]:
     """ZooKeeper is stopped, emptied and started."""
     server = ZooKeeperServer(find(os.environ.get("ZOOKEEPER") or None), tick_ms=500)
     await asyncio.to_thread(server.start)
-    keys = {"ZOOKEEPER_HOSTS": server.hosts, "ZOOKEEPER_SESSION_TIMEOUT": "2s"}
+    alert = "ZksideHistoryChanged"
     try:
-        async with stand.place("ZksideHistoryChanged", **keys) as place:
+        async with stand.place(alert, ZOOKEEPER_HOSTS=server.hosts, ZOOKEEPER_SESSION_TIMEOUT="2s") as place:
             for number in range(20):
                 await place.client.create(f"/{number}")
             yield
