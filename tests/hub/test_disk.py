@@ -128,7 +128,7 @@ def test_no_bit_of_the_file_can_be_flipped_unseen(at: int, bit: int) -> None:
 
 
 async def test_caches_that_were_read_as_somebody_else_are_not_served(tmp_path: Path, world: World, other: Peer) -> None:
-    """R5, V3: this daemon may not read what that one could."""
+    """R5: this daemon may not read what that one could."""
     await other.do(Create("/secret", b"value"))
     session = Session(world.connector(timeout_s=TIMEOUT_S), SessionSettings(timeout_s=TIMEOUT_S))
     session.start()
