@@ -151,11 +151,17 @@ class Operation:
             log.daemon_dumped(file=file, size_bytes=len(text))
 
     def open_stacks(self, held: ExitStack) -> IO[str]:
-        """Where SIGUSR2 writes the stacks of all threads: a file in state_dir, or standard error without one."""
+        """Where SIGUSR2 writes the stacks of all threads: a file in state_dir, or standard error without one, or where
+        it cannot be made (a full disk is no reason not to start)."""
         state_dir = self._parts.config.state_dir
         if state_dir is None:
             return sys.stderr
-        made = os.open(state_dir / STACKS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        file = state_dir / STACKS_FILE
+        try:
+            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            log.daemon_no_stacks_file(file=file, error=error)
+            return sys.stderr
         return held.enter_context(open(made, "w"))
 
 

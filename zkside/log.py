@@ -117,6 +117,11 @@ def daemon_dump_failed(*, file: Path, error: BaseException) -> None:
     """The answer to SIGUSR1 that could not be given."""
 
 
+@event("daemon.no_stacks_file", WARNING, "stacks will be written to standard error, {file} cannot be made: {error}")
+def daemon_no_stacks_file(*, file: Path, error: BaseException) -> None:
+    """Where SIGUSR2 would have written the stacks of all threads."""
+
+
 @event("listener.opened", INFO, "listening at {address}")
 def listener_opened(*, address: str) -> None:
     """Clients, or the probes of `health.listen`, are served there."""
