@@ -13,6 +13,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.hub.watcher import Watcher, eventually
+from tests.parts.proxy import Proxy
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.errors import HistoryChanged
 from zkside.hub.hub import Hub, HubSettings
@@ -20,6 +21,7 @@ from zkside.hub.reads import Consistency, Freshness
 from zkside.hub.subscription import SnapshotReason
 from zkside.model import record
 from zkside.model.operation import Create, CreateMode
+from zkside.model.session import SessionState
 from zkside.model.watch import Scope, Target
 from zkside.zk.journal import Journal
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
@@ -31,7 +33,9 @@ TARGET = (Target("/t", Scope.SUBTREE),)
 
 
 @asynccontextmanager
-async def host(server: ZooKeeperServer, state_dir: Path | None = None, *, keep: bool = True) -> AsyncIterator[Hub]:
+async def host(
+    server: ZooKeeperServer | Proxy, state_dir: Path | None = None, *, keep: bool = True
+) -> AsyncIterator[Hub]:
     """A session and a hub on the server, as a daemon has them."""
     connector = kazoo_connector(KazooSettings(server.hosts, session_timeout_s=TIMEOUT_S))
     journal = Journal.open(state_dir, server.hosts) if state_dir is not None else None
@@ -124,20 +128,48 @@ async def test_reads_that_ask_for_a_zxid_of_before_are_refused_and_say_why(own_z
                 await hub.reads.get("/t", Freshness(consistency, min_zxid=old.zxid))
 
 
+async def wiped_while_away(proxy: Proxy, server: ZooKeeperServer, hub: Hub, *datas: bytes, path: str) -> None:
+    """Emptied and written to before the daemon is back: the transactions are the very same as at the beginning."""
+    former = hub.epoch_id
+    proxy.refuse()
+    proxy.cut()
+    await asyncio.to_thread(wipe, server)
+    await asyncio.to_thread(write, server, *datas, path=path)
+    await eventually(lambda: hub.session.status.state in (SessionState.LOST, SessionState.CONNECTING))
+    proxy.accept()
+    await new_history(hub, former)
+
+
 async def test_a_node_with_the_very_same_zxids_is_seen_to_be_another(own_zookeeper: ZooKeeperServer) -> None:
     """V2: the same transactions in the same order, with other data."""
-    await asyncio.to_thread(write, own_zookeeper, b"old")
-    async with host(own_zookeeper) as hub:
-        former = hub.epoch_id
-        before = await hub.reads.get("/t", CACHED)
-        with Watcher(await hub.subscribe(TARGET)) as watcher:
-            await watcher.until(lambda: watcher.data() == {"/t": b"old"})
-            await asyncio.to_thread(wipe, own_zookeeper)
-            await asyncio.to_thread(write, own_zookeeper, b"new")
-            await new_history(hub, former)
-            await watcher.until(lambda: watcher.data() == {"/t": b"new"})
-            after = await hub.reads.get("/t", CACHED)
-        assert record.zxids(after.value) == record.zxids(before.value), "or this test shows nothing"
+    await asyncio.to_thread(write, own_zookeeper, b"old", b"old")
+    await asyncio.to_thread(write, own_zookeeper, *[b""] * 30, path="/later")
+    with Proxy(own_zookeeper.port) as proxy:
+        async with host(proxy) as hub:
+            before = await hub.reads.get("/t", CACHED)
+            with Watcher(await hub.subscribe(TARGET)) as watcher:
+                await watcher.until(lambda: watcher.data() == {"/t": b"old"})
+                await wiped_while_away(proxy, own_zookeeper, hub, b"new", b"new", path="/t")
+                await watcher.until(lambda: watcher.data() == {"/t": b"new"})
+                after = await hub.reads.get("/t", CACHED)
+            assert record.zxids(after.value) == record.zxids(before.value), "or this test shows nothing"
+
+
+async def test_children_that_came_by_the_very_same_transactions_are_seen_to_be_others(
+    own_zookeeper: ZooKeeperServer,
+) -> None:
+    """V2: the parent's pzxid is what it was, and so it would not be asked for its children; nor is `/` written anew."""
+    await asyncio.to_thread(write, own_zookeeper, *[b""] * 30, path="/old")
+    with Proxy(own_zookeeper.port) as proxy:
+        async with host(proxy) as hub:
+            before = await hub.reads.get("/", CACHED)
+            with Watcher(await hub.subscribe((Target("/", Scope.CHILDREN),))) as watcher:
+                await watcher.until(lambda: set(watcher.data()) == {"/", "/old", "/zookeeper"})
+                await wiped_while_away(proxy, own_zookeeper, hub, b"", path="/new")
+                await watcher.until(lambda: set(watcher.data()) == {"/", "/new", "/zookeeper"})
+                assert (await hub.reads.children("/", CACHED)).value.names == ["new", "zookeeper"]
+                after = await hub.reads.get("/", CACHED)
+            assert after.value == before.value, "or this test shows nothing"
 
 
 async def test_an_older_snapshot_that_has_overtaken_what_was_seen_is_found_out_by_its_nodes(

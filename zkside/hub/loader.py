@@ -13,6 +13,7 @@ from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
 from zkside.model import record as records
 from zkside.model.operation import ReadResult
+from zkside.model.record import Record
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
@@ -56,7 +57,7 @@ class Loader:
                 if isinstance(result, NoAuth):
                     refusal.append(result)
 
-        walk = Walk(self._session, known=lambda path: None, visit=visit)
+        walk = Walk(self._session, known=_nothing, visit=visit)
         await walk.run([(root.path, root.scope.value)])
         if refusal:
             raise refusal[0]
@@ -78,12 +79,16 @@ class Loader:
             if old is None or new is None:
                 if old is not new:
                     compared(path, new, since)
+            elif not is_same_history:
+                compared(path, new, since)  # also if they are equal: their children may be others
             elif old != new and not records.are_same(old, new):
                 compared(path, new, since)
                 if is_same_history and (reason := contradiction(path, old, new)):
                     self._session.doubt_history(reason)
 
-        await Walk(self._session, known=records_by_path.get, visit=visit).run(self._known())
+        # In another history the same pzxid says nothing about a list of children.
+        known = records_by_path.get if is_same_history else _nothing
+        await Walk(self._session, known=known, visit=visit).run(self._known())
 
     async def purge(self, path: str, scope: Scope, but: Root | None = None) -> None:
         """Forget what was kept for a root that is gone (or has to load again), unless another root covers it."""
@@ -113,3 +118,8 @@ class Loader:
             if other is not root and other.live and (other.scope is Scope.SUBTREE or root.scope is Scope.NODE):
                 return True
         return False
+
+
+def _nothing(path: str) -> Record | None:
+    """Known of any path."""
+    return None

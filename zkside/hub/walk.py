@@ -118,7 +118,7 @@ class Walk:
                     largest = len(result)
                 if levels > 0 and (children := records.num_children(result)) > 0:
                     known = self._known(read.path)
-                    if known is None or records.zxids(known) != records.zxids(result):
+                    if known is None or not records.are_same(known, result):
                         self._parents.append((read.path, levels, children))
                 visit(read.path, result)
             elif isinstance(result, list):
