@@ -16,13 +16,15 @@ from tests.hub.watcher import Watcher, eventually
 from tests.parts.proxy import Proxy
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.errors import HistoryChanged
+from zkside.hub.events import Events, EventSubscription
 from zkside.hub.hub import Hub, HubSettings
 from zkside.hub.reads import Consistency, Freshness
 from zkside.hub.subscription import SnapshotReason
 from zkside.model import record
+from zkside.model.event import EventType
 from zkside.model.operation import Create, CreateMode
 from zkside.model.session import SessionState
-from zkside.model.watch import Scope, Target
+from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.journal import Journal
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.session import Session, SessionSettings
@@ -128,6 +130,17 @@ async def test_reads_that_ask_for_a_zxid_of_before_are_refused_and_say_why(own_z
                 await hub.reads.get("/t", Freshness(consistency, min_zxid=old.zxid))
 
 
+async def of_nodes(subscription: EventSubscription, number: int) -> list[EventType]:
+    """The first events that are not the session's."""
+    heard: list[EventType] = []
+    async with asyncio.timeout(15):
+        while len(heard) < number:
+            delivered = await subscription.next()
+            if isinstance(delivered, Events):
+                heard += [event.type for _, event in delivered.events if event.type is not EventType.NONE]
+    return heard
+
+
 async def wiped_while_away(proxy: Proxy, server: ZooKeeperServer, hub: Hub, *datas: bytes, path: str) -> None:
     """Emptied and written to before the daemon is back: the transactions are the very same as at the beginning."""
     former = hub.epoch_id
@@ -141,7 +154,7 @@ async def wiped_while_away(proxy: Proxy, server: ZooKeeperServer, hub: Hub, *dat
 
 
 async def test_a_node_with_the_very_same_zxids_is_seen_to_be_another(own_zookeeper: ZooKeeperServer) -> None:
-    """V2: the same transactions in the same order, with other data."""
+    """V2, W10: the same transactions in the same order, with other data."""
     await asyncio.to_thread(write, own_zookeeper, b"old", b"old")
     await asyncio.to_thread(write, own_zookeeper, *[b""] * 30, path="/later")
     with Proxy(own_zookeeper.port) as proxy:
@@ -149,8 +162,11 @@ async def test_a_node_with_the_very_same_zxids_is_seen_to_be_another(own_zookeep
             before = await hub.reads.get("/t", CACHED)
             with Watcher(await hub.subscribe(TARGET)) as watcher:
                 await watcher.until(lambda: watcher.data() == {"/t": b"old"})
+                events = await hub.subscribe_events((EventTarget("/t", WatchKind.PERSISTENT, False),))
                 await wiped_while_away(proxy, own_zookeeper, hub, b"new", b"new", path="/t")
                 await watcher.until(lambda: watcher.data() == {"/t": b"new"})
+                assert await of_nodes(events, 2) == [EventType.NODE_DELETED, EventType.NODE_CREATED]
+                events.close()
                 after = await hub.reads.get("/t", CACHED)
             assert record.zxids(after.value) == record.zxids(before.value), "or this test shows nothing"
 
