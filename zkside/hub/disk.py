@@ -72,7 +72,8 @@ class DiskSnapshot:
 
     def load(self) -> Loaded | None:
         """None if there is none. A file that cannot be believed is set aside, with a warning."""
-        self._file.with_name("cache.sqlite").unlink(missing_ok=True)  # of an earlier version: nobody reads it any more
+        with suppress(OSError):
+            self._file.with_name("cache.sqlite").unlink()  # of an earlier version: nobody reads it any more
         try:
             with open(self._file, "rb") as file:
                 return self._read(file)
