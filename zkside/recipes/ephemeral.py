@@ -85,7 +85,8 @@ async def _outlive(holds: Holds, lost: Hold) -> None:
     if left is None or left.czxid != lost.czxid:
         return
     gone = asyncio.Event()
-    unwatch = holds.hub.on_deleted(lost.path, lost.czxid, gone.set)
+    # What cannot be watched is not waited for: the create tells whether it is still there.
+    unwatch = holds.hub.on_deleted(lost.path, lost.czxid, gone.set, on_failed=lambda error: gone.set())
     try:
         await gone.wait()
     finally:

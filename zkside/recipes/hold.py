@@ -221,7 +221,11 @@ class Hold:
     def watch(self) -> None:
         """Hear of the node's deletion, and of who would like to have it."""
         self._unwatch = self._holds.hub.on_deleted(
-            self.path, self.czxid, self._on_deleted, on_data=self._on_data if self.terms.is_revocable else None
+            self.path,
+            self.czxid,
+            self._on_deleted,
+            on_data=self._on_data if self.terms.is_revocable else None,
+            on_failed=lambda error: log.hold_unwatched(path=self.path, reason=str(error)),
         )
 
     def _on_work_done(self, work: asyncio.Task[None]) -> None:
