@@ -98,6 +98,7 @@ def hub_settings(config: Config) -> HubSettings:
         event_queue_size=config.hub.event_queue_size,
         state_dir=cache_dir(config),
         snapshot_interval_s=config.hub.snapshot_interval_s,
+        revalidate_interval_s=config.hub.revalidate_interval_s,
     )
 
 

@@ -299,6 +299,11 @@ def cache_read_failed(*, path: str, reason: str) -> None:
     """ZooKeeper answered with an error that a read should not have."""
 
 
+@event("cache.revalidation_failed", WARNING, "looking again at what is cached failed, and is repeated: {error}")
+def cache_revalidation_failed(*, error: BaseException) -> None:
+    """A change of an ACL may be noticed later than `hub.revalidate_interval` promises."""
+
+
 @event("cache.task_failed", ERROR, "{task} failed: {error}", with_trace=True)
 def cache_task_failed(*, task: str, error: BaseException) -> None:
     """An error of zkside's own."""

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from zkside.core.diff import change_type, missed_events
@@ -19,7 +20,7 @@ from zkside.hub.events import EventIndex, EventSubscription, GapReason
 from zkside.hub.feed import Feed
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Announced, Reader, Settled
-from zkside.hub.reads import Reads
+from zkside.hub.reads import Freshness, Reads
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
 from zkside.hub.subscription import SnapshotReason, Subscription
@@ -27,6 +28,7 @@ from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.event import EventType, KeeperState, WatchedEvent
+from zkside.model.record import UNREADABLE
 from zkside.model.session import SessionStatus
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.session import Session
@@ -60,6 +62,11 @@ class HubStatistics:
     """Targets that would have been more nodes than the caches may have."""
     save_errors: int
     """Caches that could not be written to disk."""
+    revalidation_age_s: float
+    """How long ago the last whole look at the caches began, for what no event tells."""
+    revalidation_found: int
+    """Nodes that such a look found to be otherwise."""
+    revalidation_errors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,8 @@ class Hub:
                 root = self.keeper.acquire(target.path, target.scope)
                 held.append(root)
                 await self.keeper.ready(root)
+                if resume is None:  # who was told on a stream that it may not is told on the next one when it may
+                    await self._ask_for_the_right(target.path)
         except BaseException:
             self._release_all(held)
             raise
@@ -208,12 +217,20 @@ class Hub:
                 root = self.keeper.acquire(target.path, Scope.SUBTREE if recursive else Scope.NODE)
                 held.append(root)
                 await self.keeper.ready(root)
+                await self._ask_for_the_right(target.path)
                 if target.kind in (WatchKind.DATA, WatchKind.CHILDREN) and self.table.records.get(target.path) is None:
                     raise NoNode(f"{target.path} does not exist")
         except BaseException:
             subscription.close()
             raise
         return subscription
+
+    async def _ask_for_the_right(self, path: str) -> None:
+        """Raises NoAuth for a node that may not be read, by the server's word of now: who asks again after its ACL
+        was changed is not refused for what the cache still believes."""
+        if self.table.records.get(path) == UNREADABLE and self.session.status.state.is_connected:
+            with suppress(NoNode):
+                await self.reads.get(path, Freshness())
 
     def on_deleted(
         self,
@@ -233,6 +250,8 @@ class Hub:
         root = self.keeper.acquire(path, Scope.NODE)
 
         def tap(record: bytes | None) -> None:
+            if record == UNREADABLE:
+                return  # still there, as far as anybody can see
             if record is None or (czxid is not None and records.zxids(record)[0] != czxid):
                 stop()
                 callback()
@@ -287,6 +306,9 @@ class Hub:
             reads_server=self.reads.server,
             refused=self.keeper.refused,
             save_errors=self.keeper.save_errors,
+            revalidation_age_s=self.keeper.revalidation.age_s,
+            revalidation_found=self.keeper.revalidation.found,
+            revalidation_errors=self.keeper.revalidation.errors,
         )
 
     def list_watches(self) -> list[WatchStatus]:

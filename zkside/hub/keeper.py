@@ -17,6 +17,7 @@ from zkside.errors import Quota, SessionSuspended, ZksideError
 from zkside.hub.disk import DiskSnapshot, NotSaved
 from zkside.hub.loader import Loader
 from zkside.hub.reader import Announced, Reader
+from zkside.hub.revalidation import Revalidation
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
 from zkside.hub.table import NodeTable
@@ -48,6 +49,7 @@ class Keeper:
         self._roots = roots
         self._reader = reader
         self._loader = Loader(session, table, roots, reader, settings.max_cached_nodes)
+        self.revalidation = Revalidation(session, table, roots, reader, self._loader, settings.revalidate_interval_s)
         self._disk = DiskSnapshot(settings.state_dir) if settings.state_dir else None
         self._on_reconnected = on_reconnected
         self._on_drop = on_drop
@@ -68,6 +70,7 @@ class Keeper:
         self._own(self._reader.run(), "zkside-reader")
         self._own(self._follow_session(), "zkside-keeper")
         self._own(self._sweep(), "zkside-sweep")
+        self._own(self.revalidation.run(), "zkside-revalidation")
 
     async def close(self) -> None:
         """Let all tasks end; caches are written to disk."""
@@ -210,6 +213,7 @@ class Keeper:
         """These hold from now on, but for state_dir."""
         self._settings = settings
         self._loader.max_nodes = settings.max_cached_nodes
+        self.revalidation.configure(settings.revalidate_interval_s)
         self._configured.set()
 
     async def _sweep(self) -> None:

@@ -23,7 +23,7 @@ from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.operation import GetData, ReadMany, ReadResult
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.zk.session import Session
 
 LARGEST_BATCH = 4000
@@ -58,6 +58,8 @@ class Settled(NamedTuple):
     new: Record | None
     compared: bool
     """Found by comparing after an outage, not announced by an event."""
+    hidden: bool = False
+    """An ACL hid it until now: all up to its zxid may have been declared told before."""
 
 
 Publish = Callable[[int, list[Settled]], None]
@@ -102,6 +104,12 @@ class Reader:
         if self._compared:
             self._compared.pop(path, None)
         self._work.set()
+
+    def doubt(self, path: str) -> None:
+        """A covered path may differ from ZooKeeper, and no event has told or will tell it: read it again."""
+        if path not in self.unsettled and path not in self._reading:
+            settled = self.settled_zxid
+            self.announce(path, Announced(settled + 1, settled))
 
     def compared(self, path: str, record: Record | None, since: int) -> None:
         """A state found by comparing after an outage; published with the next cut unless an event is newer."""
@@ -186,14 +194,17 @@ class Reader:
                 continue
             old = table.records.get(path)
             if _same(old, new):
-                if new is not None and new != old:  # an ACL change: no event tells, the Stat shows it
+                if new and new != old:  # an ACL change: no event tells, the Stat shows it
                     table.put(path, new)
                 elif new is None and self._roots.is_root(path):
                     table.put(path, None)  # its absence is worth remembering
                 self._done(path, read_at, again)
                 continue
             zxid = made_by(old, new) if new is not None else self._deleted_at(path, announced, read_at, states)
-            changes.append(Settled(zxid, path, old, new, path in compared))
+            hidden = zxid <= self._cut or new == UNREADABLE
+            if hidden:
+                zxid = read_at
+            changes.append(Settled(zxid, path, old, new, path in compared, hidden))
         bound = publishable_up_to(read_at, ((unsettled[c.path].since, c.zxid) for c in changes), outside)
         self._futile = self._futile + 1 if changes and all(c.zxid > bound for c in changes) else 0
         if self._futile >= MOST_FUTILE_ROUNDS:
@@ -239,12 +250,14 @@ class Reader:
 def _record(path: str, result: ReadResult) -> Record | None:
     if isinstance(result, bytes):
         return result
-    if not isinstance(result, NoNode | NoAuth):
+    if isinstance(result, NoAuth):
+        return UNREADABLE  # the server looks for the node before it looks at its ACL
+    if not isinstance(result, NoNode):
         log.cache_read_failed(path=path, reason=str(result))
     return None
 
 
 def _same(old: Record | None, new: Record | None) -> bool:
-    if old is None or new is None:
-        return old is new
+    if not old or not new:
+        return old == new
     return records.zxids(old) == records.zxids(new)

@@ -23,3 +23,5 @@ class HubSettings:
     state_dir: Path | None = None
     """Where caches are kept over restarts; None: nowhere."""
     snapshot_interval_s: float = 30.0
+    revalidate_interval_s: float = 15.0
+    """In what time all that is cached is looked at again, for what no event tells; see hub/revalidation.py."""

@@ -63,8 +63,10 @@ def is_member(record: Record) -> bool:
     """Whether a child of a group is a member.
 
     Ephemeral nodes are, and those persistent ones that hold a service instance (Curator's PERMANENT ones); a
-    directory or a lock's parent below the same path is not.
+    directory or a lock's parent below the same path is not, and of one that may not be read nobody can tell.
     """
+    if record == records.UNREADABLE:
+        return False
     return records.stat(record).ephemeral_owner != 0 or decode(records.data(record)) is not None
 
 

@@ -186,7 +186,7 @@ def contender(place: Place, *, is_holder: bool | None = None) -> hold_pb2.Conten
         path=place.path,
         value=place.value,
         fencing_token=place.czxid,
-        session_id=f"{place.session_id:#x}",
+        session_id=f"{place.session_id:#x}" if place.session_id else "",
         is_holder=place.is_holder if is_holder is None else is_holder,
         is_shared=place.is_shared,
     )

@@ -183,7 +183,10 @@ class NodeServicer:
         if not entries:
             raise InvalidArgument("at least one entry", field="acl")
         operation = SetAcl(paths.validate(request.path), entries, convert.version(request))
-        reply = await self._writes.set_acl(operation, deadline_s=call.deadline_s())
+        try:
+            reply = await self._writes.set_acl(operation, deadline_s=call.deadline_s())
+        finally:
+            self._reads.doubt(operation.path)  # no event tells of it
         return node_pb2.SetAclResponse(header=convert.header(self._session, reply.zxid), stat=convert.stat(reply.value))
 
     async def transact(self, request: node_pb2.TransactRequest, call: Call) -> node_pb2.TransactResponse:
