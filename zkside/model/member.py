@@ -132,6 +132,23 @@ def decode(data: bytes) -> ServiceInstance | None:
     return instance
 
 
+def is_same_member(one: bytes, other: bytes) -> bool:
+    """Whether two data of one member's node say the same of where it is to be found.
+
+    An instance that starts anew has another registration time, and says the same.
+    """
+    if one == other:
+        return True
+    first, second = decode(one), decode(other)
+    if first is None or second is None:
+        return False
+    return _place(first) == _place(second)
+
+
+def _place(instance: ServiceInstance) -> tuple[object, ...]:
+    return instance.name, instance.id, instance.address, instance.port, instance.ssl_port
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from zkside.core.policy import Verb
 from zkside.errors import InvalidArgument, TooLarge
 from zkside.model import path as paths
-from zkside.pb import group_pb2, node_pb2
+from zkside.pb import group_pb2, hold_pb2, node_pb2
 from zkside.rpc import convert
 
 MOST_ASKS = 10_000
@@ -139,7 +139,8 @@ def _transact(request: node_pb2.TransactRequest) -> Iterator[Ask]:
 
 
 def _hold_ephemeral(request: node_pb2.HoldEphemeralRequest) -> Iterable[Ask]:
-    return (
+    yield from _replaces(request, request.path)
+    yield from (
         Ask(
             Verb.HOLD,
             request.path,
@@ -158,7 +159,15 @@ def _join(request: group_pb2.JoinRequest) -> Iterable[Ask]:
     if request.path == "/" and request.WhichOneof("content") == "service":
         # Below a chroot the servicer would take the last name of the chroot for the service's.
         raise InvalidArgument("a service's path ends in its name", field="path")
-    return (Ask(Verb.HOLD, request.path, makes_parents=True),)
+    yield Ask(Verb.HOLD, request.path, makes_parents=True)
+    # Whoever may write at the group may do so to each of its members.
+    yield from _replaces(request, request.path)
+
+
+def _replaces(request: Any, path: str) -> Iterator[Ask]:
+    """Another's node may be deleted."""
+    if request.on_exists == hold_pb2.ON_EXISTS_REPLACE:
+        yield Ask(Verb.WRITE, path, "on_exists")
 
 
 TABLE: Mapping[str, Row] = MappingProxyType(

@@ -13,7 +13,7 @@ from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness
 from zkside.model import path as paths
-from zkside.model.hold import HoldUpdate
+from zkside.model.hold import HoldUpdate, OnExists
 from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
@@ -233,13 +233,18 @@ class NodeServicer:
         """The updates of the node that is asked for. Raises: InvalidArgument, InvalidPath."""
         mode = CreateMode.EPHEMERAL_SEQUENTIAL if request.sequential else CreateMode.EPHEMERAL
         path = paths.validate(request.path, sequential=mode.is_sequential)
+        on_exists = hold.on_exists(request)
+        if request.sequential and on_exists is not OnExists.FAIL:
+            raise InvalidArgument("a sequential node has a name of its own", field="on_exists")
         return hold_ephemeral(
             self._holds,
             self._writes,
             Create(path, request.data, mode, convert.acl(request.acl, self._default_acl)),
-            hold.terms(request, RECIPE, path),
+            hold.terms(request, RECIPE, path, follows_data=request.recreate),
             make_parents=request.make_parents,
             recreate=request.recreate,
+            on_exists=on_exists,
+            wait_timeout_s=hold.wait_timeout_s(request),
             resume_token=request.resume_token,
             deadline_s=deadline_s,
         )
