@@ -50,6 +50,8 @@ class Revalidation:
         self._interval_s = interval_s
         self._configured = asyncio.Event()
         self._whole_since = time.monotonic()
+        self.rounds = 0
+        """Whole looks at all there was, counted."""
         self.found = 0
         """Nodes that differed from what was cached, counted."""
         self.errors = 0
@@ -78,6 +80,7 @@ class Revalidation:
                 await self._pause(0)
             if is_whole:
                 self._whole_since = began
+                self.rounds += 1
 
     async def _pause(self, nodes: int) -> None:
         """A part of the interval: as large as the part of all nodes that these are."""
