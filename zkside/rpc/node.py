@@ -14,7 +14,7 @@ from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness
 from zkside.model import path as paths
 from zkside.model.hold import HoldUpdate, OnExists
-from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
+from zkside.model.operation import OPEN_ACL, Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
 from zkside.recipes.holds import Holds
@@ -118,6 +118,8 @@ class NodeServicer:
                 if isinstance(state, bytes):
                     size_bytes += len(state)
                     convert.fill_node(response.nodes.add(), child, state)
+                elif state is not None:
+                    response.unreadable_names.append(page[count])
         response.header.CopyFrom(self._header(answer))
         response.names.extend(page)
         if start + len(page) < len(names):
@@ -158,6 +160,8 @@ class NodeServicer:
                 make_parents=request.make_parents,
                 deadline_s=call.deadline_s(),
             )
+        if operation.acl != OPEN_ACL:
+            self._reads.doubt(reply.value.path)  # of what its own creator may not read comes no event
         return convert.create_response(reply.value, convert.header(self._session, reply.zxid))
 
     async def set(self, request: node_pb2.SetRequest, call: Call) -> node_pb2.SetResponse:
