@@ -80,26 +80,13 @@ def session_settings(config: Config) -> SessionSettings:
 
 
 def cache_dir(config: Config) -> Path | None:
-    """Where caches are kept: a directory for each ensemble, chroot and identity, so that a daemon which is pointed
-    elsewhere never answers with the tree of before, nor one that has become somebody else with what only its former
-    identity may read (GUARANTEES V3)."""
+    """Where caches are kept: a directory for each ensemble and chroot, so that a daemon which is pointed
+    elsewhere never answers with the tree of before."""
     if config.state_dir is None:
         return None
     hosts = Hosts.parse(config.zookeeper.hosts)
     of = f"{sorted(hosts.names)} {hosts.chroot}"
-    if identity := _identity(config):
-        of += f" {identity}"
     return config.state_dir / f"cache-{sha256(of.encode()).hexdigest()[:12]}"
-
-
-def _identity(config: Config) -> list[str]:
-    """Whom ZooKeeper takes the daemon for, by name: no secret, nor anything made of one, is in it."""
-    given = (secret.reveal().split(":") for secret in config.zookeeper.auth)
-    names = [":".join(parts[:2]) if parts[0] == "digest" else parts[0] for parts in given]
-    sasl, certificate = config.zookeeper.sasl, config.zookeeper.tls.cert
-    if sasl.mechanism.value:
-        names.append(f"sasl:{sasl.mechanism.value}:{sasl.username}")
-    return names + ([f"x509:{certificate}"] if certificate is not None else [])
 
 
 def hub_settings(config: Config) -> HubSettings:

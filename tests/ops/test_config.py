@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zkside
-from zkside.config import KEYS, Config, LeaseProof, LogLevel, ZooKeeper, flatten
+from zkside.config import KEYS, Config, LeaseProof, LogLevel, flatten
 from zkside.config_kinds import AclEntry, Address, Duration, Listen, Mode, Number, Secret
 from zkside.config_source import documented, printed, read
-from zkside.daemon_parts import cache_dir
 from zkside.errors import StartError
 from zkside.model.operation import Acl
 
@@ -189,20 +188,6 @@ def test_an_address_is_written_as_clients_write_it() -> None:
     assert str(Address(path="/run/zkside/zkside.sock")) == "unix:/run/zkside/zkside.sock"
     assert str(Address(host="::1", port=7000)) == "[::1]:7000"
     assert Listen(unix=True).parse("unix:///run/x.sock") == Address(path="/run/x.sock")
-
-
-def test_caches_on_disk_belong_to_one_identity(tmp_path: Path) -> None:
-    """V3, R5: who may read less than the daemon before is not served what that kept. No secret is in the name."""
-
-    def kept(*auth: str) -> Path:
-        secrets = tuple(map(Secret, auth))
-        config = Config(state_dir=tmp_path, zookeeper=ZooKeeper(auth=secrets))
-        found = cache_dir(config)
-        assert found is not None
-        return found
-
-    assert len({kept(), kept("digest:a:1"), kept("digest:b:1"), kept("token:x")}) == 4
-    assert kept("digest:a:1") == kept("digest:a:2")
 
 
 def test_every_key_is_read_by_the_daemon() -> None:
