@@ -211,7 +211,10 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "zkside.v1.NodeService/GetAcl": _on(Verb.READ),
         "zkside.v1.NodeService/SetAcl": _on(Verb.ADMIN),
         "zkside.v1.NodeService/HoldEphemeral": Row(
-            "hold on `path`; on its parent for a sequential node", _hold_ephemeral, opens_hold=True, is_audited=True
+            "hold on `path`; on its parent for a sequential node; write too for on_exists REPLACE",
+            _hold_ephemeral,
+            opens_hold=True,
+            is_audited=True,
         ),
         "zkside.v1.WatchService/Watch": Row(
             "read on the path of each target",
@@ -224,7 +227,9 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "zkside.v1.ElectionService/Proclaim": Row("its own hold", of_hold="hold_id", is_audited=True),
         "zkside.v1.LockService/Acquire": Row("hold on `path`", _queue, opens_hold=True, is_audited=True),
         "zkside.v1.LockService/GetContenders": _on(Verb.READ),
-        "zkside.v1.GroupService/Join": Row("hold on `path`", _join, opens_hold=True, is_audited=True),
+        "zkside.v1.GroupService/Join": Row(
+            "hold on `path`; write too for on_exists REPLACE", _join, opens_hold=True, is_audited=True
+        ),
         "zkside.v1.GroupService/WatchGroup": _on(Verb.READ, watches=lambda request: 1),
         "zkside.v1.GroupService/ListGroup": _on(Verb.READ),
         "zkside.v1.GroupService/ConfirmShrink": Row("its own WatchGroup stream", of_watch="watch_id"),
