@@ -22,6 +22,7 @@ from zkside.recipes.holds import HoldSettings
 from zkside.rpc.listeners import Listener, TcpListener, TlsFiles, UnixListener
 from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings
+from zkside.supervisor import Supervisor
 from zkside.zk.hosts import Hosts
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.port import Connector
@@ -41,7 +42,7 @@ class Backend(Enum):
     MEMORY = "memory"
 
 
-def connector(config: Config, backend: Backend) -> Connector:
+def connector(config: Config, backend: Backend, supervisor: Supervisor) -> Connector:
     """Raises: StartError when what the configuration names cannot be used."""
     if backend is Backend.MEMORY:
         return _memory_connector(config)
@@ -59,7 +60,8 @@ def connector(config: Config, backend: Backend) -> Connector:
             max_queued_bytes=config.zookeeper.max_queued_size_bytes,
             jute_maxbuffer_bytes=config.zookeeper.jute_maxbuffer_bytes,
             max_reply_bytes=config.zookeeper.max_reply_bytes,
-        )
+        ),
+        supervisor,
     )
 
 

@@ -14,6 +14,7 @@
     │   ├── SessionSuspended
     │   ├── TooStale
     │   ├── Quota
+    │   ├── Throttled                       (by ZooKeeper)
     │   ├── Draining
     │   └── WaitTimeout                     (made by clients: waited for a hold, not granted)
     ├── SessionLost             what the session owned is gone
@@ -158,6 +159,12 @@ class Quota(Unavailable):
     """A limit on streams, holds, watches, requests or bytes is reached."""
 
     reason = "QUOTA"
+
+
+class Throttled(Unavailable):
+    """ZooKeeper has more requests than it takes, and did not look at this one. Try again a little later."""
+
+    reason = "THROTTLED"
 
 
 class Draining(Unavailable):

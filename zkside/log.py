@@ -113,6 +113,21 @@ def daemon_dump_failed(*, file: Path, error: BaseException) -> None:
     """The answer to SIGUSR1 that could not be given."""
 
 
+@event("task.died", ERROR, "the permanent task {task} died and is started again: {error}", with_trace=True)
+def task_died(*, task: str, error: BaseException) -> None:
+    """An error of zkside's own. What the task kept current is stale until it has been compared again."""
+
+
+@event("task.work_died", ERROR, "the task {task} died: {error}", with_trace=True)
+def task_work_died(*, task: str, error: BaseException) -> None:
+    """An error of zkside's own, in a task for one purpose. It is begun again once; then its owner hears the error."""
+
+
+@event("task.gave_up", ERROR, "the task {task} died again and again: the daemon ends for its successor: {error}")
+def task_gave_up(*, task: str, error: BaseException) -> None:
+    """It ends with status 70. With a state_dir the session and its holds are left to the next daemon."""
+
+
 @event("listener.opened", INFO, "listening at {address}")
 def listener_opened(*, address: str) -> None:
     """Clients, or the probes of `health.listen`, are served there."""
@@ -294,9 +309,9 @@ def cache_compare_interrupted(*, error: BaseException) -> None:
     """The caches stay stale until the next connection."""
 
 
-@event("cache.read_failed", WARNING, "reading {path} failed, it is taken as absent: {reason}")
+@event("cache.read_failed", WARNING, "reading {path} failed, what covers it is stale: {reason}")
 def cache_read_failed(*, path: str, reason: str) -> None:
-    """ZooKeeper answered with an error that a read should not have."""
+    """ZooKeeper answered with an error, or with more than `zookeeper.max_reply`. It is tried again and again."""
 
 
 @event("cache.revalidation_failed", WARNING, "looking again at what is cached failed, and is repeated: {error}")
@@ -304,14 +319,14 @@ def cache_revalidation_failed(*, error: BaseException) -> None:
     """A change of an ACL may be noticed later than `hub.revalidate_interval` promises."""
 
 
-@event("cache.task_failed", ERROR, "{task} failed: {error}", with_trace=True)
-def cache_task_failed(*, task: str, error: BaseException) -> None:
-    """An error of zkside's own."""
+@event("cache.read_again", INFO, "{path} can be read again")
+def cache_read_again(*, path: str) -> None:
+    """What covers it is current again, unless something else keeps it stale."""
 
 
-@event("janitor.failed", ERROR, "the janitor failed and begins again: {error}", with_trace=True)
-def janitor_failed(*, error: BaseException) -> None:
-    """An error of zkside's own."""
+@event("hub.invariant", ERROR, "not kept current, and stale from now on ({what}): {reason}")
+def hub_invariant(*, what: str, reason: str) -> None:
+    """Something said that it was current and was watched by nobody. It is compared with ZooKeeper again."""
 
 
 @event("janitor.gave_up", WARNING, "janitor: {path} is not deleted and stays until the session ends: {reason}")
@@ -327,6 +342,16 @@ def hold_granted(*, kind: str, path: str, hold_id: str, token: int, epoch: int) 
 @event("hold.ended", DEBUG, "{kind} {path} is {reason}")
 def hold_ended(*, kind: str, path: str, hold_id: str, reason: str, age_s: float) -> None:
     """A hold is over, or its wait is."""
+
+
+@event("hold.node_unreadable", WARNING, "{path} may not be read ({reason}): its parent's list of children is followed")
+def hold_node_unreadable(*, path: str, reason: str) -> None:
+    """Somebody waits for the end of this node, whose access control list keeps the daemon out."""
+
+
+@event("hold.unwatched", WARNING, "{path} cannot be watched, its deletion would not be noticed: {reason}")
+def hold_unwatched(*, path: str, reason: str) -> None:
+    """A hold goes on, and neither its node nor the list of its parent's children may be read."""
 
 
 @event("hold.work_failed", ERROR, "{kind} {path} ends: {error}", with_trace=True)

@@ -10,7 +10,7 @@ from kazoo.security import make_digest_acl_credential
 
 from tests.contract.world import Peer, World
 from tests.hub.watcher import Watcher, eventually
-from zkside.errors import NoAuth, NoNode
+from zkside.errors import NoAuth, NoNode, ZksideError
 from zkside.hub.hub import Hub, HubSettings
 from zkside.hub.reads import Consistency, Freshness
 from zkside.hub.subscription import SnapshotChunk
@@ -188,9 +188,10 @@ async def test_a_node_that_may_not_be_read_is_not_taken_for_deleted(hub: Hub, th
     await them.do(Create("/q/first"))
     gone = asyncio.Event()
     data: list[bytes] = []
+    failures: list[ZksideError] = []
     czxid = (await hub.reads.exists("/q/first", SERVER)).value
     assert czxid is not None
-    stop = hub.on_deleted("/q/first", czxid.czxid, gone.set, on_data=data.append)
+    stop = hub.on_deleted("/q/first", czxid.czxid, gone.set, on_data=data.append, on_failed=failures.append)
     await hub.reads.get("/q/first", CACHED)
     await them.do(SetAcl("/q/first", THEIRS))
     await until(lambda: refused(hub.reads.get("/q/first", CACHED)))

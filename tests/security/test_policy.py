@@ -500,7 +500,7 @@ async def test_a_policy_that_cannot_be_used_changes_nothing(daemon: Guarded, ann
 
 
 async def test_a_changed_file_is_read_by_itself(daemon: Guarded, ann: Stubs) -> None:
-    daemon.files.start()
+    daemon.files.start(daemon.session.supervisor)
     watch = ann.watch.Watch(watch_pb2.WatchRequest(targets=[watch_pb2.WatchTarget(path="/app")]))
     await watch.read()
     daemon.policy_file.write_text(identity("bob", [("/", ALL)]))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from zkside.errors import Unavailable
 from zkside.hub.reader import Settled
 from zkside.hub.table import NodeTable
 from zkside.model import path as paths
@@ -84,6 +85,7 @@ class Feed:
         self._cuts: OrderedDict[int, Cut] = OrderedDict()  # cursor → cut up to `sequence`
         self._image: Image | None = None
         self._imaging: asyncio.Task[Image] | None = None
+        self._is_closed = False
 
     def matches(self, path: str) -> bool:
         """Whether the target covers a path."""
@@ -121,6 +123,17 @@ class Feed:
         for wake in self.wakes:
             wake()
 
+    def begin_anew(self) -> None:
+        """A cut may have been published by half: whoever subscribes gets a snapshot, and nobody resumes before it."""
+        self.sequence += 1
+        self._log.clear()
+        self._cuts.clear()
+        self._cut_zxids.clear()
+        self._image = None
+        self._raise_floor(self.sequence, self._settled())
+        for wake in self.wakes:
+            wake()
+
     def resume_at(self, zxid: int) -> int | None:
         """The cursor of a subscriber that has seen all up to this zxid; None if it lies outside the window."""
         if not self.floor_zxid <= zxid <= self._settled():
@@ -152,15 +165,23 @@ class Feed:
 
     async def image(self) -> Image:
         """The present state, as of one cut. Made once for all who ask at the same time."""
-        if self._image is not None and self._image.sequence == self.sequence:
-            return self._image
-        if self._imaging is None:
-            self._imaging = asyncio.get_running_loop().create_task(self._make_image(), name="zkside-image")
-            self._imaging.add_done_callback(self._imaged)
-        return await asyncio.shield(self._imaging)
+        while True:
+            if self._image is not None and self._image.sequence == self.sequence:
+                return self._image
+            if self._imaging is None:
+                self._imaging = asyncio.get_running_loop().create_task(self._make_image(), name="zkside-image")
+                self._imaging.add_done_callback(self._imaged)
+            imaging = self._imaging
+            await asyncio.wait([imaging])
+            if not imaging.cancelled():
+                return imaging.result()
+            if self._is_closed:
+                raise Unavailable(f"{self.target.path} is not watched any more")
+            # Cancelled by somebody else: whoever waits has not been, and wants it all the same.
 
     def close(self) -> None:
         """Nobody needs the feed any more."""
+        self._is_closed = True
         if self._imaging is not None:
             self._imaging.cancel()
 

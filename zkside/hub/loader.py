@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from zkside import log
 from zkside.errors import NoAuth, Quota, ZksideError
-from zkside.hub.reader import Reader
+from zkside.hub.asking import is_unreadable
+from zkside.hub.reader import Announced, Reader
 from zkside.hub.roots import Root, Roots
 from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
@@ -28,6 +30,8 @@ class Loader:
         self._roots = roots
         self._reader = reader
         self.max_nodes = max_nodes
+        self.unlisted: dict[str, ZksideError] = {}
+        """Known nodes whose lists of children the last comparison could not read: what lies below them is stale."""
 
     async def load(self, root: Root) -> int:
         """Read a root whose watch is set; returns the zxid that has been reached.
@@ -35,33 +39,55 @@ class Loader:
         What is read goes into the table at once (no answer comes from it before the root is live). A path that
         an event announces meanwhile is the reader's: what the walk has read of it may be older.
 
-        Raises: NoAuth (the root's own node may not be read), Quota, and what a lost connection raises.
+        Raises: NoAuth (the root's own node may not be read), Quota, what a lost connection raises, and whatever else
+        the root's own node or a list of children cannot be read for. A node below it that cannot be read makes the
+        root stale, not impossible.
         """
         if self._is_kept_by_others(root):
             return self._session.last_zxid
         refusal: list[ZksideError] = []
+        seen: set[str] = set()
 
         def visit(path: str, result: ReadResult) -> None:
+            seen.add(path)
             if path in root.announced:
                 return
             if self._roots.live_at(path) is not None and not self._table.is_hidden(path):
                 return
             found = _state(result)
-            if path == root.path and isinstance(result, NoAuth):
-                self._table.put(path, None)
-                refusal.append(result)
-            elif found is not None:
+            if found is not None and not (path == root.path and found == UNREADABLE):
                 self._table.put(path, found)
-                if len(self._table.records) > self.max_nodes:
+                if len(self._table.records) > self.max_nodes and not root.is_vital:
                     raise Quota(f"the cache holds at most {self.max_nodes} nodes; {root.path} does not fit")
             elif path == root.path:
                 self._table.put(path, None)
+                if isinstance(result, NoAuth) or is_unreadable(result):
+                    refusal.append(result)
+            elif is_unreadable(result):
+                self._reader.fail(path, Announced(since, since), result)
 
-        walk = Walk(self._session, known=lambda path: None, visit=visit)
+        def unlisted(path: str, error: ZksideError) -> None:
+            refusal.append(error)
+
+        since = self._session.last_zxid + 1
+        walk = Walk(self._session, known=lambda path: None, visit=visit, unlisted=unlisted)
         await walk.run([(root.path, root.scope.value)])
         if refusal:
             raise refusal[0]
+        await self._forget_others(root, seen)
         return walk.zxid
+
+    async def _forget_others(self, root: Root, seen: set[str]) -> None:
+        """Records that a former root of these paths has left, of nodes that have gone since: nobody else would."""
+        left = []
+        for count, (path, _) in enumerate(self._table.walk(root.path, root.scope.value)):
+            if path not in seen:
+                left.append(path)
+            if count % PURGE_SLICE == PURGE_SLICE - 1:
+                await asyncio.sleep(0)
+        for path in left:
+            if path not in root.announced and self._roots.live_at(path) is None:
+                self._table.forget(path)
 
     async def compare(self, since: int) -> None:
         """Read all live roots again, and hand what differs to the reader, as changed since that zxid.
@@ -71,8 +97,13 @@ class Loader:
         """
         records_by_path = self._table.records
         compared = self._reader.compared
+        self.unlisted.clear()
 
         def visit(path: str, result: ReadResult) -> None:
+            if is_unreadable(result):
+                self._reader.fail(path, Announced(since, since), result)
+                return
+            self._reader.read_elsewhere(path)
             new = _state(result)
             old = records_by_path.get(path)
             if not old or not new:
@@ -81,7 +112,12 @@ class Loader:
             elif old != new and records.zxids(old) != records.zxids(new):
                 compared(path, new, since)
 
-        await Walk(self._session, known=self._readable, visit=visit).run(self.known())
+        def unlisted(path: str, error: ZksideError) -> None:
+            self.unlisted[path] = error
+            log.cache_read_failed(path=path, reason=str(error))
+
+        walk = Walk(self._session, known=self._readable, visit=visit, unlisted=unlisted)
+        await walk.run(self.known())
 
     async def purge(self, path: str, scope: Scope, but: Root | None = None) -> None:
         """Forget what was kept for a root that is gone (or has to load again), unless another root covers it."""

@@ -5,7 +5,10 @@ gather into the next. What a reply shows is published only as far as it is a con
 the rest is read again together with what came meanwhile, so a batch grows until it is closed.
 
 Invariant: the node table is at every moment one consistent cut of ZooKeeper, and `unsettled` holds every
-covered path that may differ from it.
+covered path that may differ from it, but for those of `unreadable`, whose roots are stale.
+
+Whatever a read fails with, there is a next attempt: see hub/asking.py for the policy. A batch that is too large is read
+in smaller ones; one node that cannot be read at all goes to `unreadable`, so that it holds up nobody else.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from typing import NamedTuple
 from zkside import log
 from zkside.core.cut import publishable_up_to
 from zkside.core.diff import made_by
-from zkside.errors import ConnectionLoss, NoAuth, NoNode, SessionLost, Unavailable
+from zkside.errors import NoAuth, OutcomeUnknown, TooLarge, ZksideError
+from zkside.hub.asking import MOST_UNKNOWN, PASSING, is_unreadable, limit_of, pause
 from zkside.hub.roots import Roots
 from zkside.hub.table import NodeTable
 from zkside.model import path as paths
@@ -62,6 +66,13 @@ class Settled(NamedTuple):
     """An ACL hid it until now: all up to its zxid may have been declared told before."""
 
 
+class Unreadable(NamedTuple):
+    """A path that could not be read."""
+
+    announced: Announced
+    error: ZksideError
+
+
 Publish = Callable[[int, list[Settled]], None]
 """Takes a cut: its zxid, and what it changes, sorted by zxid. The table has been changed already."""
 
@@ -69,12 +80,31 @@ Publish = Callable[[int, list[Settled]], None]
 class Reader:
     """Reads what was announced, in one round after the other."""
 
-    def __init__(self, session: Session, table: NodeTable, roots: Roots, publish: Publish) -> None:
+    def __init__(
+        self,
+        session: Session,
+        table: NodeTable,
+        roots: Roots,
+        publish: Publish,
+        on_readable: Callable[[str, bool], None] = lambda path, readable: None,
+    ) -> None:
+        """`on_readable` is called with False when a path joins `unreadable`, and with True when it has been read."""
         self._session = session
         self._table = table
         self._roots = roots
         self._publish = publish
+        self._on_readable = on_readable
         self.unsettled: dict[str, Announced] = {}
+        self.unreadable: dict[str, Unreadable] = {}
+        self.answered = 0
+        """Attempts that brought something new: an answer, or an error that says of which path. The measure of
+        progress."""
+        self.torn = False
+        """A cut was being published when the task died: who has heard what of it is not known."""
+        self._retried: set[str] = set()
+        """Of the unsettled: they were unreadable before."""
+        self._most = LARGEST_BATCH
+        self._reply_bytes = REPLY_BYTES
         self._compared: dict[str, Record | None] = {}
         self._reading: set[str] = set()
         self._again: dict[str, Announced] = {}
@@ -83,6 +113,11 @@ class Reader:
         self._paused = True
         self._futile = 0
         self.rounds = self.forced = 0
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether all waits for the roots to be compared."""
+        return self._paused
 
     @property
     def settled_zxid(self) -> int:
@@ -97,6 +132,10 @@ class Reader:
             former = self._again.get(path)
             self._again[path] = announced if former is None else former.merge(announced)
             return
+        failed = self.unreadable.pop(path, None)
+        if failed is not None:
+            announced = failed.announced.merge(announced)
+            self._retried.add(path)
         if not self.unsettled:
             self._cut = max(self._cut, min(self.settled_zxid, announced.since - 1))
         former = self.unsettled.get(path)
@@ -117,11 +156,41 @@ class Reader:
             self.unsettled[path] = Announced(since, since)
             self._compared[path] = record
 
+    def fail(self, path: str, announced: Announced, error: ZksideError) -> None:
+        """A path that cannot be read now. Its roots become stale; it is read again when it is announced again, or by
+        `try_unreadable`."""
+        former = self.unreadable.get(path)
+        if former is None and path not in self._retried:
+            log.cache_read_failed(path=path, reason=str(error))
+        self._retried.discard(path)
+        self.unreadable[path] = Unreadable(announced if former is None else former.announced.merge(announced), error)
+        self._on_readable(path, False)
+
+    def try_unreadable(self) -> None:
+        """Read once more what could not be read."""
+        for path, failed in list(self.unreadable.items()):
+            self.announce(path, failed.announced)
+
+    def read_elsewhere(self, path: str) -> None:
+        """A path that could not be read has been compared: it can be."""
+        if self.unreadable.pop(path, None) is not None:
+            log.cache_read_again(path=path)
+            self._on_readable(path, True)
+
     def forget(self, path: str) -> None:
         """The path is no longer covered."""
         self.unsettled.pop(path, None)
         self._compared.pop(path, None)
         self._again.pop(path, None)
+        self._retried.discard(path)
+        self.unreadable.pop(path, None)
+
+    def recover(self) -> None:
+        """The task died wherever it was: what was under way is announced again."""
+        self._reading = set()
+        self._futile = 0
+        self._announce_again()
+        self._work.set()
 
     def pause(self) -> None:
         """The connection is gone: the table stays as it is until `resume`."""
@@ -135,38 +204,81 @@ class Reader:
         self._work.set()
 
     async def run(self) -> None:
-        """Read for ever; one owned task of the hub."""
+        """Read for ever; a permanent task of the hub."""
+        attempt = 0
         while True:
             await self._work.wait()
             self._work.clear()
             while self.unsettled and not self._paused:
+                batch = self._next_batch()
                 try:
-                    await self._round()
-                except (Unavailable, ConnectionLoss, SessionLost):
-                    break  # `resume` follows when the session is back
+                    read_at, results = await self._read(batch)
+                except ZksideError as error:
+                    if isinstance(error, PASSING) or (isinstance(error, OutcomeUnknown) and attempt < MOST_UNKNOWN):
+                        # Without a connection the reader is paused by now, and this ends with it.
+                        await pause(attempt)
+                        attempt += 1
+                    else:
+                        self._refused(batch, error)
+                else:
+                    attempt = 0
+                    self._take(batch, read_at, results)
 
-    async def _round(self) -> None:
-        batch = self._next_batch()
-        read_at = self._session.last_zxid
-        results: list[ReadResult] = []
-        if batch:
-            self._reading = set(batch)
-            try:
-                reply = await self._session.call(ReadMany(tuple(map(GetData, batch))))
-                read_at, results = reply
-            finally:
-                self._reading = set()
-                again, self._again = self._again, {}
-                if not results:
-                    for path, announced in again.items():
-                        self.announce(path, announced)
-        else:
-            again = {}
+    async def _read(self, batch: list[str]) -> tuple[int, list[ReadResult]]:
+        """The zxid of a reply, and its results. What is announced meanwhile is in `_again` until it is taken."""
+        if not batch:
+            return self._session.last_zxid, []
+        self._reading = set(batch)
+        try:
+            return await self._session.call(ReadMany(tuple(map(GetData, batch))))
+        except BaseException:
+            self._reading = set()
+            self._announce_again()
+            raise
+
+    def _take(self, batch: list[str], read_at: int, results: list[ReadResult]) -> None:
+        """One atomic section."""
+        self._reading = set()
         self.rounds += 1
+        self.answered += 1
+        self._batch_taken(len(batch), sum(len(result) for result in results if isinstance(result, bytes)))
         if self._paused:
+            self._announce_again()
             return
-        read = {path: _record(path, result) for path, result in zip(batch, results, strict=True)}
+        self.torn = True
+        again, self._again = self._again, {}
+        read: dict[str, Record | None] = {}
+        for path, result in zip(batch, results, strict=True):
+            if isinstance(result, bytes):
+                read[path] = result
+            elif is_unreadable(result):
+                if (announced := self.unsettled.pop(path, None)) is not None:
+                    self.fail(path, announced.merge(again.pop(path, announced)), result)
+            else:
+                # The server looks for the node before it looks at its ACL, so one that it refuses is there.
+                read[path] = UNREADABLE if isinstance(result, NoAuth) else None
         self._settle(read_at, read, again)
+        self.torn = False
+
+    def _announce_again(self) -> None:
+        again, self._again = self._again, {}
+        for path, announced in again.items():
+            self.announce(path, announced)
+
+    def _refused(self, batch: list[str], error: ZksideError) -> None:
+        """The whole batch failed: the next one is half as large, and of one node it is known what is wrong with it."""
+        if isinstance(error, TooLarge) and (limit := limit_of(error)):
+            self._reply_bytes = min(REPLY_BYTES, limit)
+        if len(batch) > 1:
+            self._most = len(batch) // 2
+        elif batch[0] in self.unsettled:
+            self.answered += 1
+            self.fail(batch[0], self.unsettled.pop(batch[0]), error)
+
+    def _batch_taken(self, size: int, reply_bytes: int) -> None:
+        """Batches grow again as long as one twice as large would be answered too."""
+        if size >= self._most and 2 * reply_bytes <= self._reply_bytes:
+            self._most = min(LARGEST_BATCH, 2 * self._most)
 
     def _next_batch(self) -> list[str]:
         batch: list[str] = []
@@ -178,7 +290,7 @@ class Reader:
             batch.append(path)
             request_bytes += 16 + 4 * len(path)
             reply_bytes += len(known.get(path) or b"") + 100
-            if len(batch) >= LARGEST_BATCH or request_bytes > REQUEST_BYTES or reply_bytes > REPLY_BYTES:
+            if len(batch) >= self._most or request_bytes > REQUEST_BYTES or reply_bytes > self._reply_bytes:
                 break
         return batch
 
@@ -230,6 +342,10 @@ class Reader:
     def _done(self, path: str, read_at: int, again: dict[str, Announced]) -> None:
         """A path's state is in the table, as of read_at: what was announced later stays announced."""
         del self.unsettled[path]
+        if path in self._retried:
+            self._retried.discard(path)
+            log.cache_read_again(path=path)
+            self._on_readable(path, True)
         self._compared.pop(path, None)
         later = again.pop(path, None)
         if later is not None and later.newest > read_at:
@@ -245,16 +361,6 @@ class Reader:
             if pzxid >= announced.since:
                 return pzxid
         return read_at
-
-
-def _record(path: str, result: ReadResult) -> Record | None:
-    if isinstance(result, bytes):
-        return result
-    if isinstance(result, NoAuth):
-        return UNREADABLE  # the server looks for the node before it looks at its ACL
-    if not isinstance(result, NoNode):
-        log.cache_read_failed(path=path, reason=str(result))
-    return None
 
 
 def _same(old: Record | None, new: Record | None) -> bool:

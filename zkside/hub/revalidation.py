@@ -15,12 +15,12 @@ from itertools import islice
 
 from zkside import log
 from zkside.errors import NoAuth, NoNode, ZksideError
+from zkside.hub.asking import PASSING
 from zkside.hub.loader import Loader
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Roots
 from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
-from zkside.hub.watches import PASSING
 from zkside.model import record as records
 from zkside.model.operation import Exists, ReadResult
 from zkside.model.record import UNREADABLE, Record
@@ -115,7 +115,9 @@ class Revalidation:
         large = [(path, levels) for path, levels in some if len(known.get(path) or b"") > _LARGEST_RECORD]
         differing = await self._differing(large)
         small = [(path, levels) for path, levels in some if len(known.get(path) or b"") <= _LARGEST_RECORD]
-        walk = Walk(self._session, known=lambda path: known.get(path) or None, visit=self._visit)
+        walk = Walk(
+            self._session, known=lambda path: known.get(path) or None, visit=self._visit, unlisted=self._unlisted
+        )
         await walk.run((*small, *differing))
 
     async def _differing(self, large: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -131,6 +133,10 @@ class Revalidation:
             if not record or records.stat(record) != found:
                 differing.append((path, levels))
         return differing
+
+    def _unlisted(self, path: str, error: ZksideError) -> None:
+        self.errors += 1
+        log.cache_revalidation_failed(error=error)
 
     def _visit(self, path: str, result: ReadResult) -> None:
         if isinstance(result, bytes):

@@ -58,7 +58,7 @@ class Bookmark:
 
 @dataclass(frozen=True, slots=True)
 class SessionChanged:
-    """The session that keeps the targets current has another state."""
+    """The session that keeps the targets current has another state, or they have become stale, or current again."""
 
     zxid: int
     status: SessionStatus
@@ -92,6 +92,7 @@ class Subscription:
         self._cursors = [0] * len(feeds)
         self._snapshots: dict[int, SnapshotReason] = {}
         self._statuses: deque[SessionStatus] = deque(maxlen=STATUSES_KEPT)
+        self._told_stale = self.is_stale()
         self._outbox: deque[Delivery] = deque()
         self._waiter: asyncio.Future[bool] | None = None
         for index, feed in enumerate(feeds):
@@ -110,8 +111,14 @@ class Subscription:
 
     def session_changed(self, status: SessionStatus) -> None:
         """Deliver a change of the session."""
+        self._told_stale = self.is_stale()
         self._statuses.append(status)
         self.wake()
+
+    def staleness_changed(self, status: SessionStatus) -> None:
+        """The targets may be stale although the session has not changed, or current again: if so, deliver that."""
+        if self.is_stale() != self._told_stale:
+            self.session_changed(status)
 
     def is_stale(self) -> bool:
         """Whether a target is cut off from ZooKeeper, or not yet compared with it again."""

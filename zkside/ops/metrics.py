@@ -88,6 +88,14 @@ def families(view: View) -> Iterator[Metric]:
         ],
     )
     yield _labelled(
+        CounterMetricFamily(
+            "zkside_task_restarts",
+            "Deaths of the daemon's tasks, each of which is started again, or ends the daemon.",
+            labels=("task",),
+        ),
+        [((task,), count) for task, count in sorted(view.task_deaths.items())],
+    )
+    yield _labelled(
         CounterMetricFamily("zkside_quota_refusals", "What was refused with QUOTA, by the limit.", labels=("limit",)),
         [((limit,), count) for limit, count in sorted(view.refused.items())],
     )
@@ -217,6 +225,18 @@ def _hub(view: View) -> Iterator[Metric]:
     yield _gauge("zkside_cache_nodes", "Nodes in the caches, absent ones too.", hub.cached_nodes)
     yield _gauge("zkside_cache_bytes", "Bytes of the nodes in the caches.", hub.cached_bytes)
     yield _gauge("zkside_cache_age_seconds", "Age of the oldest stale cache; 0 when all are fresh.", hub.cache_age_s)
+    yield _gauge(
+        "zkside_cache_unreadable_nodes", "Nodes that cannot be read: what covers them is stale.", hub.unreadable
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_cache_doubts",
+            "Times that something was found that claimed to be current and that nothing kept so: it is stale until it "
+            "has been compared. By what was wrong.",
+            labels=("what",),
+        ),
+        [((what,), count) for what, count in sorted(hub.doubted.items())],
+    )
     yield _counter("zkside_cache_save_errors", "Times that the caches could not be written to disk.", hub.save_errors)
     yield _gauge(
         "zkside_cache_revalidation_age_seconds",

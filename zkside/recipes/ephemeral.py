@@ -152,6 +152,8 @@ async def _outlive(wish: _Wish, lost: Hold) -> None:
         lost.czxid,
         gone.set,
         on_data=(lambda data: _follow(wish, data)) if lost.terms.follows_data else None,
+        # What cannot be watched is not waited for: the create tells whether it is still there.
+        on_failed=lambda error: gone.set(),
     )
     try:
         await gone.wait()
@@ -221,10 +223,15 @@ async def _make_way(wish: _Wish, hold: Hold, taken: NodeExists) -> None:
                     pass
     if hold.reason is not Reason.QUEUED:
         hold.wait(0)
-    gone = asyncio.Event()
-    unwatch = wish.holds.hub.on_deleted(path, stat.czxid if stat is not None else None, gone.set)
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    unwatch = wish.holds.hub.on_deleted(
+        path,
+        stat.czxid if stat is not None else None,
+        lambda: gone.set_result(None),
+        on_failed=gone.set_exception,
+    )
     try:
-        await gone.wait()
+        await gone
     finally:
         unwatch()
 

@@ -227,6 +227,7 @@ class Hold:
             self.czxid,
             self._on_deleted,
             on_data=self._on_data if self.terms.is_revocable or self.terms.follows_data else None,
+            on_failed=lambda error: log.hold_unwatched(path=self.path, reason=str(error)),
         )
 
     def _on_work_done(self, work: asyncio.Task[None]) -> None:

@@ -26,7 +26,7 @@ MAX_METADATA_CHARACTERS = 300
 MAX_METADATA_ENTRIES = 8
 
 RETRY_AFTER_MS = 200
-"""Of SESSION_SUSPENDED: a reconnect to another server takes about that long."""
+"""Of SESSION_SUSPENDED and THROTTLED: a reconnect to another server takes about that long."""
 
 
 class Row(NamedTuple):
@@ -71,6 +71,11 @@ TABLE: dict[type[ZksideError], Row] = {
     ),
     errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
     errors.Quota: Row(_C.RESOURCE_EXHAUSTED, "a limit on streams, holds, watches, calls or bytes is reached"),
+    errors.Throttled: Row(
+        _C.UNAVAILABLE,
+        "ZooKeeper has more requests than it takes (`request_throttle_*`) and did not look at this one; RetryInfo says "
+        "when to try again",
+    ),
     errors.Draining: Row(_C.UNAVAILABLE, "the daemon is about to stop and takes no new streams or holds"),
     errors.WaitTimeout: Row(_C.DEADLINE_EXCEEDED, ""),
     errors.SessionLost: Row(_C.ABORTED, "the session is over and what it owned is gone; start again"),
@@ -147,7 +152,7 @@ def _details(error: ZksideError, message: str) -> list[Message]:
         key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
     }
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    if isinstance(error, errors.SessionSuspended):
+    if isinstance(error, errors.SessionSuspended | errors.Throttled):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(retry)

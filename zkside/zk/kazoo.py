@@ -19,6 +19,7 @@ from zkside import errors, log
 from zkside.core.backoff import Backoff
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import AddWatch, Operation, ReadMany, RemoveWatch, Reply
+from zkside.supervisor import Permanent, Supervisor
 from zkside.zk import handshake, refusals, sasl
 from zkside.zk.handshake import Credentials, Ended
 from zkside.zk.hosts import Address, Hosts, is_writable
@@ -78,19 +79,23 @@ class KazooSettings:
         )
 
 
-def kazoo_connector(settings: KazooSettings) -> Connector:
+def kazoo_connector(settings: KazooSettings, supervisor: Supervisor | None = None) -> Connector:
     """Raises: StartError if the hosts make no sense or SASL lacks a package."""
+    supervisor = supervisor or Supervisor()
     hosts = Hosts.parse(settings.hosts)
     if settings.sasl is not None:
         sasl.check(settings.sasl)
-    return lambda listener, ticket: KazooConnection(settings, hosts, listener, ticket)
+    return lambda listener, ticket: KazooConnection(settings, hosts, listener, ticket, supervisor)
 
 
 class KazooConnection:
     """port.Connection on real ZooKeeper."""
 
-    def __init__(self, settings: KazooSettings, hosts: Hosts, listener: Listener, ticket: Ticket | None) -> None:
+    def __init__(
+        self, settings: KazooSettings, hosts: Hosts, listener: Listener, ticket: Ticket | None, supervisor: Supervisor
+    ) -> None:
         self._settings = settings
+        self._supervisor = supervisor
         self._hosts = hosts
         self._listener = listener
         self._ticket = ticket
@@ -107,7 +112,7 @@ class KazooConnection:
         self._watches: PersistentWatches | RearmedWatches = PersistentWatches(self._emit, self._rearm)
         self._early: list[WatchedEvent] = []
         self._last_address: Address | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: Permanent | None = None
         self._closing = False
         self._over: str | None = None
         """Why nothing more is done."""
@@ -121,7 +126,8 @@ class KazooConnection:
 
     def start(self) -> None:
         if self._task is None and self._over is None:
-            self._task = asyncio.get_running_loop().create_task(self._supervise(), name="zookeeper connection")
+            # Whoever dies with a connection at hand leaves it to the next, which makes another: SUSPENDED tells.
+            self._task = self._supervisor.start("connection", self._supervise, lambda: self._cut("its task died"))
 
     def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
         socket = self._socket
@@ -148,7 +154,7 @@ class KazooConnection:
         finally:
             self.abandon()
             if self._task is not None:
-                await asyncio.wait({self._task})
+                await self._task.wait()
 
     def abandon(self) -> None:
         if self._over is None:
@@ -305,7 +311,7 @@ class KazooConnection:
                 await self._socket.requests.ask(CloseSession())
                 return
         if self._task is not None and self._ticket is not None:
-            await asyncio.wait({self._task})
+            await self._task.wait()
 
     def _end(self, ending: Ending, reason: str) -> None:
         if self._over is None:
@@ -323,8 +329,8 @@ class KazooConnection:
             socket.drop(reason, failure)
         if self._opening is not None:
             self._opening.drop(reason)
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
+        if self._task is not None and self._task.task is not asyncio.current_task():
+            self._task.stop()
 
     def _cut(self, reason: str) -> None:
         if self._socket is not None:

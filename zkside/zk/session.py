@@ -27,6 +27,7 @@ from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, ZksideE
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import GetEphemerals, Operation, Reply, Sync, T
 from zkside.model.session import SessionState, SessionStatus
+from zkside.supervisor import Supervisor
 from zkside.zk.announcer import Announcer
 from zkside.zk.clock import Clock, SystemClock, Timer
 from zkside.zk.epoch import Epoch
@@ -35,22 +36,13 @@ from zkside.zk.journal import Journal
 from zkside.zk.latency import Latencies
 from zkside.zk.line import Line, Link, tell
 from zkside.zk.port import Connected, Connector, Ending
-from zkside.zk.session_values import SessionSettings, SessionStatistics
+from zkside.zk.session_values import SAY, SessionSettings, SessionStatistics
 from zkside.zk.within import Within
 
 __all__ = ["Session", "SessionSettings", "SessionStatistics"]
 
 _LOOK_INTERVAL_NS = 1_000_000_000
 _RETRY = Backoff(first_s=0.1, max_s=5.0)
-_SAY = {
-    SessionState.CONNECTING: log.session_connecting,
-    SessionState.CONNECTED: log.session_connected,
-    SessionState.CONNECTED_READ_ONLY: log.session_read_only,
-    SessionState.SUSPENDED: log.session_suspended,
-    SessionState.LOST: log.session_lost,
-    SessionState.AUTH_FAILED: log.session_auth_failed,
-    SessionState.CLOSED: log.session_closed,
-}
 
 
 class Session:
@@ -67,9 +59,11 @@ class Session:
         settings: SessionSettings,
         journal: Journal | None = None,
         clock: Clock | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        """The journal is the session's from now on: `close` closes it."""
+        """The journal is the session's from now on: `close` closes it. The supervisor is for all that runs on it."""
         self.settings = settings
+        self.supervisor = supervisor or Supervisor()
         self.journal = journal or Journal()
         self.janitor = Janitor(self.call, self.wait_connected)
         self.clock = clock or SystemClock()
@@ -231,7 +225,7 @@ class Session:
         """Begin to connect, with the journal's session if it has one. Once; needs a running event loop."""
         now_ns = self._since_ns = self._boottime_ns()
         self._epoch.take_up(now_ns)
-        self.janitor.start(self.clock)
+        self.janitor.start(self.supervisor)
         self._guarded(self._advance, Input.OPEN, "connecting")
 
     async def close(self, *, keep_session: bool, within_s: float) -> None:
@@ -391,7 +385,7 @@ class Session:
         self._arm()
         if state is not before:
             self._transitions[before, state] += 1
-            _SAY[state](reason=reason, epoch=epoch.number, session_id=self._status.session_id_hex)
+            SAY[state](reason=reason, epoch=epoch.number, session_id=self._status.session_id_hex)
             for gate, is_open in ((self._writable, self._can_write), (self._readable, self._can_read)):
                 if is_open or state is SessionState.CLOSED:
                     gate.set()
