@@ -292,6 +292,20 @@ async def audit_lost(stand: Stand) -> AsyncGenerator[None, None]:
         yield
 
 
+@_of("ZksideNotKeptCurrent")
+async def unreadable(stand: Stand) -> AsyncGenerator[None, None]:
+    """A node that is watched grows beyond what an answer may have, and shrinks again."""
+    async with stand.place("ZksideNotKeptCurrent", ZOOKEEPER_MAX_REPLY="1MiB") as place:
+        await place.client.create("/grows")
+        async with place.client.mirror("/grows"):
+            yield
+            # With what an answer has beside the data it is just over 1 MiB.
+            await place.client.set("/grows", bytes(1_048_500))
+            yield
+            await place.client.set("/grows", b"small")
+            yield
+
+
 @_of("ZksideInternalErrors")
 async def senseless_answer(stand: Stand) -> AsyncGenerator[None, None]:
     """Bytes come from ZooKeeper's address that cannot be ZooKeeper's."""
