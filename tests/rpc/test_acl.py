@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -11,8 +15,9 @@ from kazoo.client import KazooClient
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions, make_digest_acl
 
 from tests.parts.proxy import Proxy
-from tests.rpc.host import Stubs, failure, fault
+from tests.rpc.host import Host, Stubs, failure, fault
 from tests.rpc.test_lost_replies import answer_lost, start
+from zkside.model.operation import Acl
 from zkside.pb import group_pb2, hold_pb2, lock_pb2, node_pb2
 from zkside.pb.election_pb2 import CampaignRequest
 from zkside.pb.lock_pb2 import AcquireRequest
@@ -37,7 +42,7 @@ def them(hosts: str) -> Iterator[KazooClient]:
 
 
 async def held(stream: Any) -> Any:
-    async for update in stream:
+    while (update := await stream.read()) is not grpc.aio.EOF:
         if update.state == hold_pb2.HOLD_STATE_HELD:
             return update
     raise AssertionError("the stream ended")
@@ -135,3 +140,39 @@ async def test_who_holds_is_told_also_where_its_node_may_not_be_read(client: Stu
     listed = (await client.lock.GetContenders(lock_pb2.GetContendersRequest(path="/q"))).contenders
     assert [(each.is_holder, each.fencing_token > 0) for each in listed] == [(True, False), (False, True)]
     stream.cancel()
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
+async def test_two_users_share_a_queue_in_which_each_may_read_its_own_nodes_only(
+    hosts: str, stock_client: KazooClient, many: bool
+) -> None:
+    """H7: granted when who is ahead lets go, although nobody may look at its node."""
+    stock_client.create("/locks")
+    mine = (Acl(31, "auth", ""),)
+    async with AsyncExitStack() as stack:
+        stubs = []
+        for name in "ab":
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="zkside-", dir="/tmp")))
+            host = Host(hosts, folder, auth=(("digest", f"{name}:{name}"),), default_acl=mine)
+            await stack.enter_async_context(host)
+            stubs.append(await stack.enter_async_context(host.stubs()))
+        first, second = stubs
+        everybody = node_pb2.Acl(permissions=31, scheme="world", id="anyone")
+        await first.node.Create(CreateRequest(path="/locks/x", acl=[everybody]))
+        ahead = [first.lock.Acquire(AcquireRequest(path="/locks/x"))]
+        await held(ahead[0])
+        if many:
+            ahead += [first.lock.Acquire(AcquireRequest(path="/locks/x")) for _ in range(5)]
+            for stream in ahead[1:]:
+                assert (await stream.read()).state == hold_pb2.HOLD_STATE_WAITING
+        waiting = second.lock.Acquire(AcquireRequest(path="/locks/x"))
+        assert (await waiting.read()).state == hold_pb2.HOLD_STATE_WAITING
+        if many:
+            ahead.pop().cancel()  # who waits looks at all the others then
+            assert (await waiting.read()).state == hold_pb2.HOLD_STATE_WAITING
+        for stream in reversed(ahead):
+            stream.cancel()
+        async with asyncio.timeout(10):
+            granted = await held(waiting)
+        assert granted.hold.path.startswith("/locks/x/")
+        waiting.cancel()
