@@ -122,6 +122,7 @@ def hub_settings(config: Config) -> HubSettings:
         state_dir=cache_dir(config),
         identity=cache_identity(config),
         snapshot_interval_s=config.hub.snapshot_interval_s,
+        revalidate_interval_s=config.hub.revalidate_interval_s,
     )
 
 

@@ -353,6 +353,11 @@ def cache_read_failed(*, path: str, reason: str) -> None:
     """ZooKeeper answered with an error, or with more than `zookeeper.max_reply`. It is tried again and again."""
 
 
+@event("cache.revalidation_failed", WARNING, "looking again at what is cached failed, and is repeated: {error}")
+def cache_revalidation_failed(*, error: BaseException) -> None:
+    """A change of an ACL may be noticed later than `hub.revalidate_interval` promises."""
+
+
 @event("cache.read_again", INFO, "{path} can be read again")
 def cache_read_again(*, path: str) -> None:
     """What covers it is current again, unless something else keeps it stale."""

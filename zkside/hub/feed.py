@@ -19,7 +19,7 @@ from zkside.hub.reader import Settled
 from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Change, ChangeType, Scope, Target
 
 SNAPSHOT_CHUNK_BYTES = 512 * 1024
@@ -29,6 +29,7 @@ SNAPSHOT_SLICE = 5000
 CUTS_KEPT = 8
 # Incarnations remembered for a path that is deleted and created again and again inside the window.
 MOST_INCARNATIONS = 8
+_ABSENT, _HIDDEN = 0, -1
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +62,8 @@ class _Entry(NamedTuple):
     zxid: int
     record: Record | None
     incarnations: tuple[tuple[int, int], ...]
-    """(sequence, czxid or 0 if absent), oldest first; the first says what was before the log began."""
+    """(sequence, czxid, or _ABSENT, or _HIDDEN if it could not be read), oldest first; the first says what was before
+    the log began."""
 
 
 class Feed:
@@ -113,8 +115,7 @@ class Feed:
         log = self._log
         for change in changes:
             former = log.pop(change.path, None)
-            was = records.zxids(change.old)[0] if change.old is not None else 0
-            now = records.zxids(change.new)[0] if change.new is not None else 0
+            was, now = _incarnation(change.old), _incarnation(change.new)
             incarnations = former.incarnations if former is not None else ((0, was),)
             if former is not None:
                 self.conflated += 1
@@ -124,6 +125,8 @@ class Feed:
                     self._raise_floor(incarnations[1][0], zxid)
                     incarnations = incarnations[1:]
             log[change.path] = _Entry(self.sequence, change.zxid, change.new, incarnations)
+            if change.hidden:  # somebody may have seen all up to this zxid, but not this
+                self._raise_floor(self.floor, zxid + 1)
         self._cut_zxids[zxid] = self.sequence
         while len(log) > self._window_size:
             path = next(iter(log))
@@ -251,18 +254,24 @@ class Feed:
     def _changes_since(self, cursor: int) -> list[Change]:
         changes = []
         for path, entry in self._tail(cursor):
-            before = 0
+            before = _ABSENT
             for sequence, czxid in entry.incarnations:
                 if sequence > cursor:
                     break
                 before = czxid
             record = entry.record
             if record is None:
-                if before == 0:
+                if before == _ABSENT:
                     continue  # came and went between
                 kind = ChangeType.DELETED
-            elif before == 0:
+            elif record == UNREADABLE:
+                if before == _HIDDEN:
+                    continue  # it could be read for a moment between
+                kind = ChangeType.UNREADABLE
+            elif before == _ABSENT:
                 kind = ChangeType.CREATED
+            elif before == _HIDDEN:
+                kind = ChangeType.CHANGED
             elif before != entry.incarnations[-1][1]:
                 kind = ChangeType.RECREATED
             else:
@@ -274,6 +283,12 @@ class Feed:
     def _raise_floor(self, sequence: int, zxid: int) -> None:
         self.floor = max(self.floor, sequence)
         self.floor_zxid = max(self.floor_zxid, zxid)
+
+
+def _incarnation(record: Record | None) -> int:
+    if record is None:
+        return _ABSENT
+    return _HIDDEN if record == UNREADABLE else records.zxids(record)[0]
 
 
 def _chunks(nodes: dict[str, Record], with_data: bool) -> Iterator[list[tuple[str, Record]]]:

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from zkside.core.diff import change_type, missed_events
@@ -19,7 +20,7 @@ from zkside.hub.events import EventIndex, EventSubscription, GapReason
 from zkside.hub.feed import Feed
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Announced, Reader, Settled
-from zkside.hub.reads import Reads
+from zkside.hub.reads import Freshness, Reads
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
 from zkside.hub.subscription import SnapshotReason, Subscription
@@ -28,6 +29,7 @@ from zkside.hub.taps import Taps
 from zkside.hub.watchdog import Watchdog
 from zkside.model import path as paths
 from zkside.model.event import EventType, KeeperState, WatchedEvent
+from zkside.model.record import UNREADABLE
 from zkside.model.session import SessionStatus
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.session import Session
@@ -66,6 +68,11 @@ class HubStatistics:
     """Caches that could not be written to disk."""
     set_aside: int
     """Files of caches that were not believed at the start: altered, or somebody else's."""
+    revalidation_age_s: float
+    """How long ago the last whole look at the caches began, for what no event tells."""
+    revalidation_found: int
+    """Nodes that such a look found to be otherwise."""
+    revalidation_errors: int
     unreadable: int
     """Nodes that cannot be read now, so that what covers them is stale."""
     doubted: dict[str, int]
@@ -194,6 +201,8 @@ class Hub:
                 root = self.keeper.acquire(target.path, target.scope)
                 held.append(root)
                 await self.keeper.ready(root)
+                if resume is None:  # who was told on a stream that it may not is told on the next one when it may
+                    await self._ask_for_the_right(target.path)
         except BaseException:
             self._release_all(held)
             raise
@@ -241,12 +250,20 @@ class Hub:
                 root = self.keeper.acquire(target.path, Scope.SUBTREE if recursive else Scope.NODE)
                 held.append(root)
                 await self.keeper.ready(root)
+                await self._ask_for_the_right(target.path)
                 if target.kind in (WatchKind.DATA, WatchKind.CHILDREN) and self.table.records.get(target.path) is None:
                     raise NoNode(f"{target.path} does not exist")
         except BaseException:
             subscription.close()
             raise
         return subscription
+
+    async def _ask_for_the_right(self, path: str) -> None:
+        """Raises NoAuth for a node that may not be read, by the server's word of now: who asks again after its ACL
+        was changed is not refused for what the cache still believes."""
+        if self.table.records.get(path) == UNREADABLE and self.session.status.state.is_connected:
+            with suppress(NoNode):
+                await self.reads.get(path, Freshness())
 
     def on_deleted(
         self,
@@ -293,6 +310,9 @@ class Hub:
             refused=self.keeper.refused,
             save_errors=self.keeper.save_errors,
             set_aside=self.keeper.set_aside,
+            revalidation_age_s=self.keeper.revalidation.age_s,
+            revalidation_found=self.keeper.revalidation.found,
+            revalidation_errors=self.keeper.revalidation.errors,
             unreadable=len(self.reader.unreadable),
             doubted=dict(self.watchdog.found),
             not_kept=self.watchdog.not_kept,

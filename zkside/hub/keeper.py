@@ -21,6 +21,7 @@ from zkside.hub.asking import PASSING, pause
 from zkside.hub.disk import DiskSnapshot, NotSaved
 from zkside.hub.loader import Loader
 from zkside.hub.reader import Announced, Reader
+from zkside.hub.revalidation import Revalidation
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
 from zkside.hub.table import NodeTable
@@ -62,6 +63,7 @@ class Keeper:
         self._reader = reader
         self._loader = Loader(session, table, roots, reader, settings.max_cached_nodes)
         self._disk = DiskSnapshot(settings.state_dir, settings.identity) if settings.state_dir else None
+        self.revalidation = Revalidation(session, table, roots, reader, self._loader, settings.revalidate_interval_s)
         self._on_reconnected = on_reconnected
         self._on_torn = on_torn
         self._on_stale = on_stale
@@ -103,6 +105,7 @@ class Keeper:
             start("reader", self._reader.run, self._on_reader_died),
             start("keeper", self._follow_session, self.doubt),
             start("sweep", self._sweep, nothing),
+            start("revalidation", self.revalidation.run, nothing),
         ]
 
     async def close(self) -> None:
@@ -359,6 +362,7 @@ class Keeper:
         """These hold from now on, but for state_dir."""
         self._settings = settings
         self._loader.max_nodes = settings.max_cached_nodes
+        self.revalidation.configure(settings.revalidate_interval_s)
         self._configured.set()
 
     async def _sweep(self) -> None:

@@ -15,7 +15,7 @@ from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
 from zkside.model import record as records
 from zkside.model.operation import ReadResult
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
@@ -53,11 +53,11 @@ class Loader:
             seen.add(path)
             if path in root.announced:
                 return
-            kept = self._roots.live_at(path)
-            if kept is not None:
+            if self._roots.live_at(path) is not None and not self._table.is_hidden(path):
                 return
-            if isinstance(result, bytes):
-                self._table.put(path, result)
+            found = _state(result)
+            if found is not None and not (path == root.path and found == UNREADABLE):
+                self._table.put(path, found)
                 if len(self._table.records) > self.max_nodes and not root.is_vital:
                     raise Quota(f"the cache holds at most {self.max_nodes} nodes; {root.path} does not fit")
             elif path == root.path:
@@ -106,10 +106,10 @@ class Loader:
                 self._reader.fail(path, Announced(since, since), result)
                 return
             self._reader.read_elsewhere(path)
-            new = result if isinstance(result, bytes) else None
+            new = _state(result)
             old = records_by_path.get(path)
-            if old is None or new is None:
-                if old is not new:
+            if not old or not new:
+                if old != new:
                     compared(path, new, since)
             elif not is_same_history:
                 compared(path, new, since)  # also if they are equal: their children may be others
@@ -119,14 +119,14 @@ class Loader:
                     self._session.doubt_history(reason)
 
         # In another history the same pzxid says nothing about a list of children.
-        known = records_by_path.get if is_same_history else _nothing
+        known = self._readable if is_same_history else _nothing
 
         def unlisted(path: str, error: ZksideError) -> None:
             self.unlisted[path] = error
             log.cache_read_failed(path=path, reason=str(error))
 
         walk = Walk(self._session, known=known, visit=visit, unlisted=unlisted)
-        await walk.run(self._known())
+        await walk.run(self.known())
 
     async def purge(self, path: str, scope: Scope, but: Root | None = None) -> None:
         """Forget what was kept for a root that is gone (or has to load again), unless another root covers it."""
@@ -142,16 +142,23 @@ class Loader:
             if count % PURGE_SLICE == 0:
                 await asyncio.sleep(0)
 
-    def _known(self) -> Iterator[tuple[str, int]]:
-        """Every known path of the live roots, and how many levels below it are kept."""
-        for root in self._roots.maximal():
+    def known(self) -> Iterator[tuple[str, int]]:
+        """Every known path of the live roots, and how many levels below it are kept; some more than once."""
+        out_of_sight = [root for root in self._roots if root.live and self._table.is_out_of_sight(root.path)]
+        for root in (*self._roots.maximal(), *out_of_sight):
             levels = root.scope.value
             yield root.path, levels
             for path, _ in self._table.walk(root.path, levels):
                 if path != root.path:
                     yield path, levels - 1 if root.scope is Scope.SUBTREE else 0
 
+    def _readable(self, path: str) -> Record | None:
+        """What is known of a path by its record; nothing is of the children of one that may not be read."""
+        return self._table.records.get(path) or None
+
     def _is_kept_by_others(self, root: Root) -> bool:
+        if self._table.is_hidden(root.path):
+            return False
         for other in self._roots.covering(root.path):
             if other is not root and other.live and (other.scope is Scope.SUBTREE or root.scope is Scope.NODE):
                 return True
@@ -161,3 +168,10 @@ class Loader:
 def _nothing(path: str) -> Record | None:
     """Known of any path."""
     return None
+
+
+def _state(result: ReadResult) -> Record | None:
+    """What the table keeps of what was read."""
+    if isinstance(result, NoAuth):
+        return UNREADABLE
+    return result if isinstance(result, bytes) else None

@@ -20,14 +20,14 @@ from typing import NamedTuple
 from zkside import log
 from zkside.core.cut import publishable_up_to
 from zkside.core.diff import made_by
-from zkside.errors import OutcomeUnknown, TooLarge, ZksideError
+from zkside.errors import NoAuth, OutcomeUnknown, TooLarge, ZksideError
 from zkside.hub.asking import MOST_UNKNOWN, PASSING, is_unreadable, limit_of, pause
 from zkside.hub.roots import Roots
 from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.operation import GetData, ReadMany, ReadResult
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.zk.session import Session
 
 LARGEST_BATCH = 4000
@@ -62,6 +62,8 @@ class Settled(NamedTuple):
     new: Record | None
     compared: bool
     """Found by comparing after an outage, not announced by an event."""
+    hidden: bool = False
+    """An ACL hid it until now: all up to its zxid may have been declared told before."""
 
 
 class Unreadable(NamedTuple):
@@ -141,6 +143,12 @@ class Reader:
         if self._compared:
             self._compared.pop(path, None)
         self._work.set()
+
+    def doubt(self, path: str) -> None:
+        """A covered path may differ from ZooKeeper, and no event has told or will tell it: read it again."""
+        if path not in self.unsettled and path not in self._reading:
+            settled = self.settled_zxid
+            self.announce(path, Announced(settled + 1, settled))
 
     def compared(self, path: str, record: Record | None, since: int) -> None:
         """A state found by comparing after an outage; published with the next cut unless an event is newer."""
@@ -255,7 +263,8 @@ class Reader:
                 if (announced := self.unsettled.pop(path, None)) is not None:
                     self.fail(path, announced.merge(again.pop(path, announced)), result)
             else:
-                read[path] = None
+                # The server looks for the node before it looks at its ACL, so one that it refuses is there.
+                read[path] = UNREADABLE if isinstance(result, NoAuth) else None
         self._settle(read_at, read, again)
         self.torn = False
 
@@ -305,14 +314,17 @@ class Reader:
                 continue
             old = table.records.get(path)
             if _same(old, new):
-                if new is not None and new != old:  # an ACL change: no event tells, the Stat shows it
+                if new and new != old:  # an ACL change: no event tells, the Stat shows it
                     table.put(path, new)
                 elif new is None and self._roots.is_root(path):
                     table.put(path, None)  # its absence is worth remembering
                 self._done(path, read_at, again)
                 continue
             zxid = made_by(old, new) if new is not None else self._deleted_at(path, announced, read_at, states)
-            changes.append(Settled(zxid, path, old, new, path in compared))
+            hidden = zxid <= self._cut or new == UNREADABLE
+            if hidden:
+                zxid = read_at
+            changes.append(Settled(zxid, path, old, new, path in compared, hidden))
         bound = publishable_up_to(read_at, ((unsettled[c.path].since, c.zxid) for c in changes), outside)
         self._futile = self._futile + 1 if changes and all(c.zxid > bound for c in changes) else 0
         if self._futile >= MOST_FUTILE_ROUNDS:
@@ -360,6 +372,6 @@ class Reader:
 
 
 def _same(old: Record | None, new: Record | None) -> bool:
-    if old is None or new is None:
-        return old is new
+    if not old or not new:
+        return old == new
     return records.are_same(old, new)

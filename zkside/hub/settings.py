@@ -25,3 +25,5 @@ class HubSettings:
     identity: str = field(default="", repr=False)
     """Whose they are: of which ensemble, and as whom it is read. Caches of anybody else are not believed."""
     snapshot_interval_s: float = 30.0
+    revalidate_interval_s: float = 15.0
+    """In what time all that is cached is looked at again, for what no event tells; see hub/revalidation.py."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from zkside import log
-from zkside.errors import NoNode, Refused, ZksideError
+from zkside.errors import NoAuth, NoNode, Refused, ZksideError
 from zkside.hub.asking import PASSING, Asking, pause
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Reader
@@ -22,7 +22,7 @@ from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.operation import Exists, GetChildren
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
@@ -139,7 +139,12 @@ class Taps:
             self._take(tap, self._table.records.get(tap.path))
 
     def _take(self, tap: Tap, record: Record | None) -> None:
-        if record is None or (tap.czxid is not None and records.zxids(record)[0] != tap.czxid):
+        if record == UNREADABLE:
+            # It is there, and newer servers tell no event of it any more.
+            if (root := tap.root) is not None:
+                self._fall_back(tap, NoAuth(f"{tap.path}: its access control list does not allow it"))
+                self._keeper.release(root, linger=False)
+        elif record is None or (tap.czxid is not None and records.zxids(record)[0] != tap.czxid):
             self._end(tap)
         elif tap.on_data is not None:
             tap.on_data(records.data(record))

@@ -1,8 +1,8 @@
 """A node as the cache keeps it: the bytes that ZooKeeper sent, data first, then its 68-byte Stat.
 
 One `bytes` object a node costs a fifth of the memory of a decoded Stat, is untracked by the garbage
-collector (100,000 of them do not lengthen its pauses), and is one slice of the reply. A `Record` is never
-empty, so `None` is left to mean "absent".
+collector (100,000 of them do not lengthen its pauses), and is one slice of the reply. The record of a node that
+was read is never empty: that is left to mean "may not be read", as `None` means "absent".
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import struct
 from zkside.model.stat import STAT_SIZE_BYTES, Stat
 
 Record = bytes
+
+UNREADABLE: Record = b""
+"""The node exists, and the session may not read it: nothing else is known of it. The functions below do not take it."""
 
 _NUM_CHILDREN = struct.Struct("!i")
 _PZXID = 8

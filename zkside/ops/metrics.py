@@ -262,6 +262,17 @@ def _hub(view: View) -> Iterator[Metric]:
         [((what,), count) for what, count in sorted(hub.doubted.items())],
     )
     yield _counter("zkside_cache_save_errors", "Times that the caches could not be written to disk.", hub.save_errors)
+    yield _gauge(
+        "zkside_cache_revalidation_age_seconds",
+        "How long ago the last whole look at the caches began, for what no event tells: a change of an ACL.",
+        hub.revalidation_age_s,
+    )
+    yield _counter(
+        "zkside_cache_revalidation_found", "Nodes that such a look found to be otherwise.", hub.revalidation_found
+    )
+    yield _counter(
+        "zkside_cache_revalidation_errors", "Parts of such a look that failed and came again.", hub.revalidation_errors
+    )
     yield _counter(
         "zkside_cache_forced_cuts",
         "Cuts published before all of their transaction was known, because changes never ceased.",

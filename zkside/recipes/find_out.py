@@ -171,7 +171,8 @@ class FindOut:
             if ephemeral and self._session.epoch != sent.epoch:
                 raise SessionLost(f"the session ended while {operation.path} was being created") from None
             raise
-        node, parent = _stat(node), _stat(parent)
+        node = _stat(node, sent)
+        parent = None if isinstance(parent, ZksideError) else parent
         verdict = outcome.of_create(node, parent, sent.zxid_before, ephemeral=ephemeral, session_id=sent.session_id)
         if verdict is Outcome.UNKNOWN:
             raise sent.unknown("somebody may have made the same", node)
@@ -198,13 +199,16 @@ class FindOut:
         if names and (prefix or ephemeral):
             candidates = [paths.join(above, each) for each in sorted(names)]
             zxid, stats = await self.look(sent, *map(Exists, candidates))
-            for path, stat in zip(candidates, map(_stat, stats), strict=True):
+            for path, answer in zip(candidates, stats, strict=True):
+                stat = None if isinstance(answer, ZksideError) else answer
                 if not ephemeral:
                     return Reply(zxid, Created(path, stat))
                 if stat is None or stat.ephemeral_owner != sent.session_id or stat.czxid <= sent.zxid_before:
                     continue
                 if self.claims.claim(path, sent.epoch, stat):
                     return Reply(zxid, Created(path, stat))
+            for answer in stats:
+                _stat(answer, sent)  # one of those that may not be looked at may be the one
         if ephemeral or outcome.of_vanished(parent, sent.zxid_before) is Outcome.NOT_APPLIED:
             return None
         raise sent.unknown("it is not there, but children of its parent came or went meanwhile")
@@ -212,7 +216,7 @@ class FindOut:
     async def other(self, sent: Sent, operation: SetData | Delete | SetAcl) -> None:
         """Return if it surely was not applied. Raises: OutcomeUnknown."""
         _, (node,) = await self.look(sent, Exists(operation.path))
-        node = _stat(node)
+        node = _stat(node, sent)
         match operation:
             case SetData():
                 verdict = outcome.of_set(node, sent.zxid_before, operation.version)
@@ -229,16 +233,26 @@ class FindOut:
         steps = operation.operations[:MAX_STEPS_EXAMINED]
         reads = [Exists(path) for step in steps for path in (step.path, paths.parent(step.path))]
         _, stats = await self.look(sent, *reads)
-        for step, node, parent in zip(steps, map(_stat, stats[::2]), map(_stat, stats[1::2]), strict=True):
+        # One that may not be looked at shows nothing, and another may show that all of it was refused.
+        seen = [None if isinstance(each, ZksideError) else each for each in stats]
+        for number, (step, node, parent) in enumerate(zip(steps, seen[::2], seen[1::2], strict=True)):
+            if isinstance(stats[2 * number], ZksideError):
+                continue
             if outcome.of_step(step, node, parent, sent.zxid_before) is Outcome.NOT_APPLIED:
                 return
         raise sent.unknown("none of its nodes shows that it was not applied")
 
 
-def _stat(answer: Stat | ZksideError | None) -> Stat | None:
+def _stat(answer: Stat | ZksideError | None, sent: Sent) -> Stat | None:
+    """A refusal to look, as of a node that may not be read, says nothing of what became of the write."""
     if isinstance(answer, ZksideError):
-        raise answer
+        raise sent.unknown(f"the node cannot be looked at ({answer})")
     return answer
+
+
+def is_numbered(path: str) -> bool:
+    """Whether the name ends as ZooKeeper's sequential ones do, which are not made again."""
+    return _is_number(paths.name(path)[-10:])
 
 
 def _is_number(suffix: str) -> bool:

@@ -189,6 +189,10 @@ class Holds:
         """None if there is no such hold (any more)."""
         return self._holds.get(hold_id)
 
+    def at(self, path: str) -> Hold | None:
+        """The hold that has the node of this path; None if none of this daemon's has."""
+        return next((hold for hold in self._holds.values() if hold.path == path), None)
+
     def count_of(self, identity: str) -> int:
         """The holds of one identity, granted or waiting, with a stream or without."""
         return self._by_identity[identity]

@@ -186,7 +186,7 @@ def contender(place: Place, *, is_holder: bool | None = None) -> hold_pb2.Conten
         path=place.path,
         value=place.value,
         fencing_token=place.czxid,
-        session_id=hex_of(place.session_id) or "0x0",
+        session_id=hex_of(place.session_id),
         is_holder=place.is_holder if is_holder is None else is_holder,
         is_shared=place.is_shared,
     )

@@ -16,7 +16,7 @@ from zkside.hub.hub import Hub
 from zkside.hub.subscription import Bookmark, Changes, Delivery, SnapshotChunk, SnapshotReason, Subscription
 from zkside.model import path as paths
 from zkside.model.event import EventType, KeeperState
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Change, ChangeType, EventTarget, Scope, Target, WatchKind
 from zkside.pb import common_pb2, watch_pb2
 from zkside.rpc import convert
@@ -49,6 +49,7 @@ CHANGE_TYPES = {
     ChangeType.CHANGED: watch_pb2.CHANGE_TYPE_CHANGED,
     ChangeType.DELETED: watch_pb2.CHANGE_TYPE_DELETED,
     ChangeType.RECREATED: watch_pb2.CHANGE_TYPE_RECREATED,
+    ChangeType.UNREADABLE: watch_pb2.CHANGE_TYPE_UNREADABLE,
 }
 REASONS = {
     SnapshotReason.INITIAL: watch_pb2.SNAPSHOT_REASON_INITIAL,
@@ -166,7 +167,10 @@ class WatchServicer:
             snapshot = answer.snapshot
             snapshot.target, snapshot.reason, snapshot.more = chunk.target, REASONS[chunk.reason], chunk.more
             for path, record in chunk.image.chunks[chunk.index]:
-                _fill(snapshot.nodes.add(), path, record, target.with_data)
+                if record == UNREADABLE:
+                    snapshot.unreadable.append(path)
+                else:
+                    _fill(snapshot.nodes.add(), path, record, target.with_data)
             encoded = chunk.image.encoded[key] = answer.SerializeToString()
         return encoded
 
@@ -214,7 +218,7 @@ class Shared:
 
 def _fill(node: common_pb2.Node, path: str, record: Record | None, with_data: bool) -> int:
     """Fill in a node; returns about how many bytes it takes."""
-    if record is None:
+    if not record:  # absent, or not to be read
         node.path = path
         return len(path) + 20
     convert.fill_node(node, path, record, with_data=with_data)
