@@ -213,6 +213,13 @@ class Hub:
         live=True,
     )
     snapshot_interval_s: float = _key(Duration(1, 86400), 30.0, "How often caches are written to state_dir.", live=True)
+    revalidate_interval_s: float = _key(
+        Duration(1, 86400),
+        15.0,
+        "In what time the daemon looks again at all that is cached, for what no event tells (changes of ACLs); "
+        "at 2,000 nodes a second if that takes longer.",
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from zkside.daemon_parts import (
     versions,
 )
 from zkside.daemon_signals import Signals
-from zkside.hub.hub import Hub, HubSettings
+from zkside.hub.hub import Hub
 from zkside.ops.http import HttpServer
 from zkside.ops.lag import LagProbe
 from zkside.ops.levels import Levels
@@ -49,11 +49,15 @@ from zkside.ops.view import View
 from zkside.recipes.holds import Holds
 from zkside.rpc.files import FileWatch
 from zkside.rpc.server import RpcServer
+from zkside.supervisor import Supervisor
 from zkside.zk.journal import Journal
 from zkside.zk.session import Session
 
 RELEASE_SHARE = 0.6
 """Of the grace: for telling the streams and releasing the holds. The rest is for closing the session."""
+
+GAVE_UP = 70
+"""The exit status of a daemon that ends because one of its tasks dies again and again: EX_SOFTWARE."""
 
 
 class Daemon:
@@ -77,14 +81,15 @@ class Daemon:
         self.http: HttpServer | None = None
         self.lag = LagProbe()
         self._started_s = time.monotonic()
+        self.supervisor = Supervisor()
         self.files = FileWatch()
-        connect = connector(config, backend, self.files)
+        connect = connector(config, backend, self.files, self.supervisor)
         hosts = config.zookeeper.hosts
         journal = Journal(hosts) if config.state_dir is None else Journal.open(config.state_dir, hosts)
         self._tracing = tracing(config)
         session = Session if self._tracing is None else self._tracing.session()
-        self.session = session(connect, session_settings(config), journal)
-        self.hub = Hub(self.session, _with_directory(hub_settings(config)))
+        self.session = session(connect, session_settings(config), journal, supervisor=self.supervisor)
+        self.hub = Hub(self.session, hub_settings(config))
         self.holds = Holds(self.session, self.hub, hold_settings(config))
         self.operation = Operation(self, read=read, output=output or Log(), levels=Levels(config.log.level.value))
         settings = rpc_settings(config, backend)
@@ -113,7 +118,7 @@ class Daemon:
             undo.push_async_callback(self.hub.close)
             self.holds.start()
             await self.rpc.start()
-            self.files.start()
+            self.files.start(self.supervisor)
             undo.callback(self.files.stop)
             undo.push_async_callback(self.rpc.stop, 0.0, keep_holds=True)
             if self.config.http.listen is not None:
@@ -121,17 +126,18 @@ class Daemon:
                 self.http.start()
                 self.files.also(self.http.look)
             self.session.start()
-            self.lag.start()
+            self.lag.start(self.supervisor)
             undo.pop_all()
 
-    async def stop(self) -> None:
+    async def stop(self, *, keep_session: bool = False) -> None:
         """Stop in order: streams are told and holds released (or kept), caches written, the session closed.
 
-        Takes the configured grace at most; what has not ended by then is cut.
+        Takes the configured grace at most; what has not ended by then is cut. `keep_session` leaves the session and
+        its holds to the next daemon, whatever is configured.
         """
         grace_s = self.config.shutdown.grace_s
         until_s = time.monotonic() + grace_s
-        keep = self.config.shutdown.session is AtShutdown.KEEP_SESSION
+        keep = keep_session or self.config.shutdown.session is AtShutdown.KEEP_SESSION
         self.files.stop()
         try:
             async with asyncio.timeout(grace_s):
@@ -179,6 +185,7 @@ class Daemon:
             },
             incidents=self.rpc.interceptors.incidents,
             reloads=self.operation.statistics(),
+            task_deaths=dict(self.supervisor.deaths),
             rpc=tuple(self.rpc.collect()),
             shut=self.rpc.shut,
         )
@@ -221,14 +228,28 @@ async def _run(make: Callable[[], Daemon], announce: Callable[[Daemon], None]) -
     http_port = daemon.http.port if daemon.http is not None else 0
     log.daemon_serving(addresses=daemon.addresses, http_port=http_port, version=zkside.__version__, pid=os.getpid())
     manager.ready()
-    manager.start(lambda: _in_a_line(daemon))
+    manager.start(lambda: _in_a_line(daemon), daemon.supervisor)
     announce(daemon)
-    await signals.stop.wait()
+    gave_up = await _until_stopped(signals.stop, daemon.supervisor)
+    if gave_up:
+        manager.stopping()
     await signals.close()
-    await daemon.stop()
+    # Without a state_dir no successor could take the session up: then its holds are better released.
+    await daemon.stop(keep_session=gave_up and daemon.config.state_dir is not None)
     manager.stop()
     log.daemon_stopped()
-    return 0
+    return GAVE_UP if gave_up else 0
+
+
+async def _until_stopped(stop: asyncio.Event, supervisor: Supervisor) -> bool:
+    """Until somebody asks for the stop, or a task cannot be kept alive: then True."""
+    asked, failed = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(supervisor.gave_up())
+    try:
+        await asyncio.wait([asked, failed], return_when=asyncio.FIRST_COMPLETED)
+        return not asked.done()
+    finally:
+        asked.cancel()
+        failed.cancel()
 
 
 def _in_a_line(daemon: Daemon) -> str:
@@ -239,12 +260,6 @@ def _in_a_line(daemon: Daemon) -> str:
     return (
         f"{draining}session {session.state.value}{server}, {len(daemon.holds)} holds, {len(daemon.rpc.streams)} streams"
     )
-
-
-def _with_directory(settings: HubSettings) -> HubSettings:
-    if settings.state_dir is not None:
-        settings.state_dir.mkdir(mode=0o700, exist_ok=True)
-    return settings
 
 
 def _settle_memory() -> None:

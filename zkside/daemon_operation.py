@@ -17,6 +17,7 @@ from zkside.config import KEYS, Config, build, flatten
 from zkside.errors import BadConfiguration, StartError
 from zkside.hub.hub import Hub
 from zkside.model.admin import LoggerLevel, Reloaded, ReloadStatistics
+from zkside.model.session import SessionStatus
 from zkside.ops.dump import document
 from zkside.ops.levels import Levels
 from zkside.ops.log_lines import Log
@@ -123,7 +124,7 @@ class Operation:
             "reloads": self.statistics(),
             "log_levels": self.levels.list(),
             "files": parts.rpc.files.statistics(),
-            "session": view.session,
+            "session": {**asdict(view.session), "status": _status(view.session.status)},
             "session_id": view.session.status.session_id_hex,
             "hub": view.hub,
             "holds_counted": {"holds": view.holds.holds, "granted": view.holds.granted, "ended": view.holds.ended},
@@ -151,11 +152,17 @@ class Operation:
             log.daemon_dumped(file=file, size_bytes=len(text))
 
     def open_stacks(self, held: ExitStack) -> IO[str]:
-        """Where SIGUSR2 writes the stacks of all threads: a file in state_dir, or standard error without one."""
+        """Where SIGUSR2 writes the stacks of all threads: a file in state_dir, or standard error without one, or where
+        it cannot be made (a full disk is no reason not to start)."""
         state_dir = self._parts.config.state_dir
         if state_dir is None:
             return sys.stderr
-        made = os.open(state_dir / STACKS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        file = state_dir / STACKS_FILE
+        try:
+            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            log.daemon_no_stacks_file(file=file, error=error)
+            return sys.stderr
         return held.enter_context(open(made, "w"))
 
 
@@ -176,6 +183,10 @@ def merged(running: Config, new: Config) -> Config:
 def shown(config: Config) -> dict[str, str]:
     """Every key as TOML; secrets as ***."""
     return {name: KEYS[name].kind.show(value) for name, value in flatten(config).items()}
+
+
+def _status(status: SessionStatus) -> dict[str, object]:
+    return {**asdict(status), "session_id": status.session_id_hex}
 
 
 def _holds(holds: Holds) -> Iterator[dict[str, Any]]:

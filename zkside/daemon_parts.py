@@ -23,6 +23,8 @@ from zkside.rpc.files import FileWatch
 from zkside.rpc.listeners import Listener, TcpListener, TlsFiles, UnixListener
 from zkside.rpc.settings import RpcSettings
 from zkside.rpc.streams import QuotaSettings
+from zkside.supervisor import Supervisor
+from zkside.zk import der
 from zkside.zk.hosts import Hosts
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.port import Connector
@@ -43,7 +45,7 @@ class Backend(Enum):
     MEMORY = "memory"
 
 
-def connector(config: Config, backend: Backend, files: FileWatch) -> Connector:
+def connector(config: Config, backend: Backend, files: FileWatch, supervisor: Supervisor) -> Connector:
     """Raises: StartError when what the configuration names cannot be used."""
     if backend is Backend.MEMORY:
         return _memory_connector(config)
@@ -63,7 +65,8 @@ def connector(config: Config, backend: Backend, files: FileWatch) -> Connector:
             max_queued_bytes=config.zookeeper.max_queued_size_bytes,
             jute_maxbuffer_bytes=config.zookeeper.jute_maxbuffer_bytes,
             max_reply_bytes=config.zookeeper.max_reply_bytes,
-        )
+        ),
+        supervisor,
     )
 
 
@@ -93,6 +96,26 @@ def cache_dir(config: Config) -> Path | None:
     return config.state_dir / f"cache-{sha256(of.encode()).hexdigest()[:12]}"
 
 
+def cache_identity(config: Config) -> str:
+    """As whom which ensemble is read. Caches can have nodes that nobody else may read."""
+    hosts, sasl = Hosts.parse(config.zookeeper.hosts), config.zookeeper.sasl
+    parts = [f"{sorted(hosts.names)} {hosts.chroot}", *map(":".join, sorted(credentials(config)))]
+    parts.append(f"{sasl.mechanism.value} {sasl.username} {sasl.service}")
+    if config.zookeeper.tls.enabled and config.zookeeper.tls.cert is not None:
+        parts.append(_subject(config.zookeeper.tls.cert))
+    return "\n".join(parts)
+
+
+def _subject(certificate: Path) -> str:
+    """Of a certificate in a file: a renewed one has the same. Of a file without one it is the file's name."""
+    try:
+        text = certificate.read_text()
+        first = text[text.index(ssl.PEM_HEADER) : text.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)]
+        return der.subject(ssl.PEM_cert_to_DER_cert(first)).hex()
+    except (OSError, ValueError):
+        return str(certificate)
+
+
 def hub_settings(config: Config) -> HubSettings:
     return HubSettings(
         idle_eviction_s=config.hub.idle_eviction_s,
@@ -101,7 +124,9 @@ def hub_settings(config: Config) -> HubSettings:
         window_size=config.hub.window_size,
         event_queue_size=config.hub.event_queue_size,
         state_dir=cache_dir(config),
+        identity=cache_identity(config),
         snapshot_interval_s=config.hub.snapshot_interval_s,
+        revalidate_interval_s=config.hub.revalidate_interval_s,
     )
 
 

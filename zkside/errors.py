@@ -14,10 +14,12 @@
     │   ├── SessionSuspended
     │   ├── TooStale
     │   ├── Quota
+    │   ├── Throttled                       (by ZooKeeper)
     │   ├── Draining
     │   └── WaitTimeout                     (made by clients: waited for a hold, not granted)
     ├── SessionLost             what the session owned is gone
     ├── HoldLost
+    ├── HistoryChanged          the zxid is of a history of ZooKeeper that is over
     ├── ConnectionLoss          sent, not answered; turned into OutcomeUnknown or resolved above the port
     ├── OutcomeUnknown          sent, not answered, not to be found out
     ├── DeadlineExceeded        the caller's deadline passed
@@ -154,10 +156,22 @@ class TooStale(Unavailable):
     reason = "TOO_STALE"
 
 
+class HistoryChanged(ZksideError):
+    """The zxid is of a history of ZooKeeper that is over: it was wiped, or restored from an older snapshot."""
+
+    reason = "HISTORY_CHANGED"
+
+
 class Quota(Unavailable):
     """A limit on streams, holds, watches, requests or bytes is reached."""
 
     reason = "QUOTA"
+
+
+class Throttled(Unavailable):
+    """ZooKeeper has more requests than it takes, and did not look at this one. Try again a little later."""
+
+    reason = "THROTTLED"
 
 
 class Draining(Unavailable):

@@ -21,10 +21,12 @@ FIELDS = {
     "applied": "keys of the configuration that have a new value now",
     "aside": "what a damaged file is called from now on",
     "back_s": "after so many seconds the level is again what the configuration says; 0: it stays",
+    "bound": "the file that a journal was written to: the kernel's boot id, device and inode",
     "epoch": "the number of the session's epoch; 0 before the first",
     "error": "what went wrong, in words",
     "file": "a file's path",
     "grace_s": "how long the orderly stop may take, in seconds",
+    "history": "the number of ZooKeeper's history, as this daemon counts",
     "hold_id": "the hold's id",
     "holds": "holds, counted",
     "http_port": "the port of /metrics and the pages; 0: none",
@@ -39,6 +41,7 @@ FIELDS = {
     "pid": "the daemon's process",
     "problems": "what is wrong with the configuration, one text each",
     "reason": "why, in words; of a hold one of the Reasons of hold.proto",
+    "seen_zxid": "the newest zxid that was seen before, in hexadecimal",
     "server": "the ZooKeeper server, as `host:port`",
     "session_id": "the ZooKeeper session, in hexadecimal",
     "signal": "the signal's name",
@@ -52,6 +55,7 @@ FIELDS = {
     "waiting": "lines that wait to be written",
     "whose": "the logger whose level it is: `zkside.session`, `kazoo`, …, or `all loggers`",
     "what": "at which occasion",
+    "zxid": "a zxid, in hexadecimal",
 }
 """Every field, with one meaning for all events."""
 
@@ -111,6 +115,26 @@ def daemon_dumped(*, file: Path, size_bytes: int) -> None:
 @event("daemon.dump_failed", ERROR, "the state cannot be written to {file}: {error}", with_trace=True)
 def daemon_dump_failed(*, file: Path, error: BaseException) -> None:
     """The answer to SIGUSR1 that could not be given."""
+
+
+@event("daemon.no_stacks_file", WARNING, "stacks will be written to standard error, {file} cannot be made: {error}")
+def daemon_no_stacks_file(*, file: Path, error: BaseException) -> None:
+    """Where SIGUSR2 would have written the stacks of all threads."""
+
+
+@event("task.died", ERROR, "the permanent task {task} died and is started again: {error}", with_trace=True)
+def task_died(*, task: str, error: BaseException) -> None:
+    """An error of zkside's own. What the task kept current is stale until it has been compared again."""
+
+
+@event("task.work_died", ERROR, "the task {task} died: {error}", with_trace=True)
+def task_work_died(*, task: str, error: BaseException) -> None:
+    """An error of zkside's own, in a task for one purpose. It is begun again once; then its owner hears the error."""
+
+
+@event("task.gave_up", ERROR, "the task {task} died again and again: the daemon ends for its successor: {error}")
+def task_gave_up(*, task: str, error: BaseException) -> None:
+    """It ends with status 70. With a state_dir the session and its holds are left to the next daemon."""
 
 
 @event("listener.opened", INFO, "listening at {address}")
@@ -213,6 +237,16 @@ def session_closed(*, reason: str, epoch: int, session_id: str) -> None:
     """The daemon stops."""
 
 
+@event(
+    "session.history_changed",
+    ERROR,
+    "ZooKeeper's history went back: {reason}. History {history} begins; zxids and fencing tokens of before cannot be "
+    "compared with those from now on",
+)
+def session_history_changed(*, history: int, reason: str, seen_zxid: str, zxid: str) -> None:
+    """ZooKeeper was wiped, or restored from an older snapshot. `history` counts, from 1."""
+
+
 @event("session.orphan_deleted", INFO, "deleting the orphan {path} of the daemon before")
 def session_orphan_deleted(*, path: str) -> None:
     """An ephemeral node of the session that was taken up, and that no hold of the journal owns."""
@@ -293,6 +327,26 @@ def journal_set_aside(*, aside: Path, reason: str) -> None:
     """The journal is damaged, or another ensemble's."""
 
 
+@event(
+    "journal.copied",
+    ERROR,
+    "the journal is a copy, or was moved: it was written as [{bound}]. Its session may be another daemon's and is left "
+    "alone; the file is set aside as {aside}, starting with a new session",
+)
+def journal_copied(*, aside: Path, bound: str) -> None:
+    """Each daemon needs a `state_dir` of its own. A directory that was moved on purpose is all right from now on."""
+
+
+@event("journal.made_anew", ERROR, "{file} was removed while the daemon ran: made anew, with all that was in it")
+def journal_made_anew(*, file: Path) -> None:
+    """Somebody removed or replaced `state_dir` or a file in it. Nothing is lost, unless the daemon had ended before."""
+
+
+@event("journal.given_up", ERROR, "the state directory was removed, and now {error}; going on without a journal")
+def journal_given_up(*, error: BaseException) -> None:
+    """Another daemon took the directory first: this one's session will not survive a restart."""
+
+
 @event("journal.not_written", ERROR, "{error}")
 def journal_not_written(*, error: BaseException) -> None:
     """It weakens the next start, not this session. Look whether the disk is full."""
@@ -321,19 +375,24 @@ def cache_compare_interrupted(*, error: BaseException) -> None:
     """The caches stay stale until the next connection."""
 
 
-@event("cache.read_failed", WARNING, "reading {path} failed, it is taken as absent: {reason}")
+@event("cache.read_failed", WARNING, "reading {path} failed, what covers it is stale: {reason}")
 def cache_read_failed(*, path: str, reason: str) -> None:
-    """ZooKeeper answered with an error that a read should not have."""
+    """ZooKeeper answered with an error, or with more than `zookeeper.max_reply`. It is tried again and again."""
 
 
-@event("cache.task_failed", ERROR, "{task} failed: {error}", with_trace=True)
-def cache_task_failed(*, task: str, error: BaseException) -> None:
-    """An error of zkside's own."""
+@event("cache.revalidation_failed", WARNING, "looking again at what is cached failed, and is repeated: {error}")
+def cache_revalidation_failed(*, error: BaseException) -> None:
+    """A change of an ACL may be noticed later than `hub.revalidate_interval` promises."""
 
 
-@event("janitor.failed", ERROR, "the janitor failed and begins again: {error}", with_trace=True)
-def janitor_failed(*, error: BaseException) -> None:
-    """An error of zkside's own."""
+@event("cache.read_again", INFO, "{path} can be read again")
+def cache_read_again(*, path: str) -> None:
+    """What covers it is current again, unless something else keeps it stale."""
+
+
+@event("hub.invariant", ERROR, "not kept current, and stale from now on ({what}): {reason}")
+def hub_invariant(*, what: str, reason: str) -> None:
+    """Something said that it was current and was watched by nobody. It is compared with ZooKeeper again."""
 
 
 @event("janitor.gave_up", WARNING, "janitor: {path} is not deleted and stays until the session ends: {reason}")
@@ -349,6 +408,16 @@ def hold_granted(*, kind: str, path: str, hold_id: str, token: int, epoch: int) 
 @event("hold.ended", DEBUG, "{kind} {path} is {reason}")
 def hold_ended(*, kind: str, path: str, hold_id: str, reason: str, age_s: float) -> None:
     """A hold is over, or its wait is."""
+
+
+@event("hold.node_unreadable", WARNING, "{path} may not be read ({reason}): its parent's list of children is followed")
+def hold_node_unreadable(*, path: str, reason: str) -> None:
+    """Somebody waits for the end of this node, whose access control list keeps the daemon out."""
+
+
+@event("hold.unwatched", WARNING, "{path} cannot be watched, its deletion would not be noticed: {reason}")
+def hold_unwatched(*, path: str, reason: str) -> None:
+    """A hold goes on, and neither its node nor the list of its parent's children may be read."""
 
 
 @event("hold.work_failed", ERROR, "{kind} {path} ends: {error}", with_trace=True)

@@ -96,6 +96,19 @@ def test_a_subtree_is_listed_and_drawn(zkside: Zkside, chroot: str) -> None:
     assert zkside("delete", "-r", f"{chroot}/a").out == "2 nodes deleted\n"
 
 
+def test_what_may_not_be_read_is_listed_all_the_same(zkside: Zkside, chroot: str) -> None:
+    """V3"""
+    zkside("create", "--parents", f"{chroot}/l/open")
+    zkside("create", "--acl", "digest:them:uQXq6aGuxLlMhPUCkLwqwL3EIsM=:cdrwa", f"{chroot}/l/secret")
+    path = f"{chroot}/l"
+    assert zkside("ls", path).out == "open\nsecret\n"
+    assert zkside("ls", "-R", path).out == f"{path}/open\n{path}/secret\n"
+    assert [line.split()[-1] for line in zkside("ls", "-l", path).out.splitlines()] == ["open", "secret"]
+    assert zkside("ls", "-o", "json", path).json_lines[1] == {"path": f"{path}/secret", "unreadable": True}
+    assert zkside("tree", path).out == f"{path}\n├── open\n└── secret (may not be read)\n"
+    assert zkside("watch", "-R", path, "-n", "1").out.splitlines()[-1].split()[0] == f"{path}/secret"
+
+
 def test_a_stat_has_eleven_fields(zkside: Zkside, chroot: str) -> None:
     assert len(zkside("stat", chroot).out.splitlines()) == 11
     assert zkside("stat", "-o", "json", f"{chroot}/absent").json["exists"] is False

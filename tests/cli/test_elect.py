@@ -106,6 +106,8 @@ def test_members_come_and_go(zkside: Zkside, chroot: str) -> None:
             ]
             assert zkside("members", group).out.startswith("a  fencing token ")
             assert zkside.process("join", group, "--id", "a", "--", "true").code == exits.EXISTS
+            waiting = ("join", group, "--id", "a", "--on-exists", "wait", "--timeout", "200ms", "--", "true")
+            assert zkside.process(*waiting).code == exits.NOT_GRANTED
             first.send_signal(signal.SIGTERM)
             assert first.wait(30) == 128 + signal.SIGTERM
             assert event_of(watching)["left"] == ["a"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
@@ -10,8 +12,8 @@ from kazoo.client import KazooClient
 from tests.client.parts.mortal import MortalDaemon
 from tests.client.parts.scripted import ScriptedDaemon, header
 from tests.client.test_holds_scripted import until
-from zkside.client import Client, GroupView, LeaderChange, Reading, ServiceInstance, ShrinkGuard, Withheld
-from zkside.errors import HoldLost, InvalidArgument, NodeExists
+from zkside.client import Client, GroupView, LeaderChange, OnExists, Reading, ServiceInstance, ShrinkGuard, Withheld
+from zkside.errors import HoldLost, InvalidArgument, NodeExists, WaitTimeout
 from zkside.pb import election_pb2, group_pb2, hold_pb2
 
 
@@ -169,3 +171,39 @@ async def test_the_leader_is_told_again_only_if_it_is_another(
         stream = await scripted.stream()
         stream.send(leads(2), leads(3))
         assert await next_change(watch) == 3
+
+
+async def test_who_comes_back_takes_the_place_of_its_former_node(
+    mortal: MortalDaemon, hosts: str, stock_client: KazooClient
+) -> None:
+    """H6: of a process that died together with its daemon and what that knew."""
+    former = KazooClient(hosts)
+    await asyncio.to_thread(former.start)
+    former.create("/group/a", b"10.0.0.7", ephemeral=True, makepath=True)
+    async with Client(mortal.address) as client:
+        with pytest.raises(NodeExists):
+            async with client.join("/group", member_id="a", data=b"10.0.0.7"):
+                pass
+        with pytest.raises(WaitTimeout):
+            async with client.join("/group", member_id="a", data=b"x", on_exists=OnExists.REPLACE, wait_timeout_s=0.3):
+                pass
+        async with client.join("/group", member_id="a", data=b"10.0.0.7", on_exists=OnExists.REPLACE) as held:
+            assert stock_client.exists("/group/a").czxid == held.fencing_token
+    await asyncio.to_thread(former.stop)
+
+
+async def test_data_that_was_set_lasts_over_the_daemon(
+    mortal: MortalDaemon, stock_client: KazooClient, tmp_path: Path
+) -> None:
+    """H5: also where the daemon has forgotten all, and this process joins anew."""
+    async with Client(mortal.address) as client:
+        async with client.join("/group", member_id="a", data=b"v1", on_exists=OnExists.REPLACE) as held:
+            await held.set_data(b"v2")
+            token = held.fencing_token
+            await mortal.kill()
+            shutil.rmtree(tmp_path / "state")
+            await mortal.start()
+            await until(lambda: held.is_held() and held.fencing_token > token)
+            assert stock_client.get("/group/a")[0] == b"v2"
+        with pytest.raises(HoldLost):
+            await held.set_data(b"v3")

@@ -10,6 +10,7 @@ from kazoo.client import KazooClient
 
 from tests.client.parts.mortal import MortalDaemon
 from zkside.client import (
+    Acl,
     Changes,
     ChangeType,
     Client,
@@ -25,7 +26,7 @@ from zkside.client import (
     WatchEvent,
     WatchKind,
 )
-from zkside.errors import InvalidPath, NoNode
+from zkside.errors import InvalidPath, NoAuth, NoNode
 
 
 async def next_event(watch: Watch) -> WatchEvent:
@@ -277,3 +278,32 @@ async def test_the_session_is_watched_over_a_restart(mortal: MortalDaemon, morta
             if session.state is SessionState.CONNECTED:
                 break
         assert session.session_id == first.session_id, "the journal keeps the session"
+
+
+async def test_what_may_not_be_read_is_told_apart_from_what_is_absent(client: Client, root: str) -> None:
+    """V3: in a watch, in a mirror, in a list, and when it comes and goes."""
+    theirs = [Acl(31, "digest", "them:uQXq6aGuxLlMhPUCkLwqwL3EIsM=")]
+    path = f"{root}/v3"
+    await client.create(f"{path}/open", b"1", make_parents=True)
+    await client.create(f"{path}/secret", b"2", acl=theirs)
+    async with client.watch(path, scope=Scope.SUBTREE) as watch, client.mirror(path) as mirror:
+        snapshot = await anext(watch)
+        assert isinstance(snapshot, Snapshot)
+        assert set(snapshot.nodes) == {path, f"{path}/open"}
+        assert snapshot.unreadable == {f"{path}/secret"}
+        assert mirror.children(path) == ["open", "secret"]
+        assert f"{path}/secret" in mirror
+        assert f"{path}/secret" not in mirror.nodes
+        with pytest.raises(NoAuth):
+            mirror.get(f"{path}/secret")
+        listed = await client.children(path, with_nodes=True)
+        assert (listed.names, set(listed.nodes)) == (("open", "secret"), {"open"})
+        assert listed.unreadable == {"secret"}
+        await client.set_acl(f"{path}/open", theirs)
+        changes = await anext(watch)
+        assert isinstance(changes, Changes)
+        assert [(each.type, each.path, each.node) for each in changes.changes] == [
+            (ChangeType.UNREADABLE, f"{path}/open", None)
+        ]
+        assert mirror.unreadable == {f"{path}/open", f"{path}/secret"}
+        assert mirror.children(path) == ["open", "secret"]

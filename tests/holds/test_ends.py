@@ -89,7 +89,7 @@ async def test_a_watch_that_was_given_up_before_its_answer_was_lost_troubles_nob
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     memory.network.delay(0.01)
-    stop = hub.on_deleted("/lock", None, lambda: None)
+    stop = hub.on_deleted("/lock", None, lambda: None, on_failed=lambda error: None)
     await clock.settle()
     stop()
     memory.network.drop_connections()

@@ -183,6 +183,10 @@ async def test_a_backlog_of_long_paths_comes_in_messages_that_a_client_can_recei
     subscription.close()
 
 
+def never(error: Exception) -> None:
+    raise error
+
+
 async def test_the_end_of_a_node_is_told_once_even_if_another_has_taken_its_place(
     hub: Hub, other: Peer, world: World
 ) -> None:
@@ -190,7 +194,7 @@ async def test_the_end_of_a_node_is_told_once_even_if_another_has_taken_its_plac
     created = await other.do(Create("/a"))
     assert created.stat is not None
     gone = asyncio.Event()
-    hub.on_deleted("/a", created.stat.czxid, gone.set)
+    hub.on_deleted("/a", created.stat.czxid, gone.set, on_failed=never)
     await other.do(SetData("/a", b"still there"))
     await world.refuse()
     await world.cut()
@@ -209,7 +213,7 @@ async def test_the_end_of_a_node_that_goes_while_its_watch_is_set_is_told(hub: H
         created = (await session.call(Create(path))).value
         assert created.stat is not None
         gone = asyncio.Event()
-        hub.on_deleted(path, created.stat.czxid, gone.set)
+        hub.on_deleted(path, created.stat.czxid, gone.set, on_failed=never)
         for _ in range(attempt % 12):
             await asyncio.sleep(0)
         await session.call(Delete(path))

@@ -34,17 +34,23 @@ class DaemonProcess:
     """Configured by environment variables; logs JSON lines, which `wait_for` reads."""
 
     def __init__(
-        self, directory: Path, *, backend: str = "kazoo", launcher: Sequence[str] = (), **keys: str | None
+        self,
+        directory: Path,
+        *,
+        backend: str = "kazoo",
+        launcher: Sequence[str] = (),
+        code: str = _CODE,
+        **keys: str | None,
     ) -> None:
         """`keys` as in the environment, without their ZKSIDE_: ZOOKEEPER_HOSTS="…"; None leaves a default of here
-        out. `launcher` is a command in front of the daemon's that becomes it.
+        out. `launcher` is a command in front of the daemon's that becomes it; `code` is run in place of the usual.
         """
         self.address = f"unix:{directory}/zkside.sock"
         settings = {"LISTEN": self.address, "HTTP_LISTEN": "127.0.0.1:0", "LOG_FORMAT": "json"} | keys
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ZKSIDE_")}
         environment |= {f"ZKSIDE_{name}": value for name, value in settings.items() if value is not None}
         self._process = subprocess.Popen(
-            [*launcher, sys.executable, "-c", _CODE, backend],
+            [*launcher, sys.executable, "-c", code, backend],
             env=environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

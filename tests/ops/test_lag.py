@@ -6,12 +6,14 @@ import asyncio
 import time
 
 from zkside.ops.lag import BUCKETS_S, INTERVAL_S, LagProbe
+from zkside.supervisor import Supervisor
 
 
 async def test_a_stalled_loop_shows_in_the_histogram() -> None:
     """O4: what would stall the loop is measured, not guessed."""
     probe = LagProbe()
-    probe.start()
+    probe.start(Supervisor())
+    await asyncio.sleep(0)  # the probe begins with the next turn
     stall_s = INTERVAL_S + 0.15
     # The wrong thing on purpose: the loop stands still for this long.
     time.sleep(stall_s)  # noqa: ASYNC251
@@ -26,7 +28,7 @@ async def test_a_stalled_loop_shows_in_the_histogram() -> None:
 
 async def test_a_stopped_probe_leaves_no_timer_behind() -> None:
     probe = LagProbe()
-    probe.start()
+    probe.start(Supervisor())
     probe.stop()
     before = probe.statistics()
     await asyncio.sleep(2 * INTERVAL_S)

@@ -156,7 +156,12 @@ def test_series_that_are_known_beforehand_begin_at_zero(daemon: DaemonProcess) -
     ways = {(labels["from"], labels["to"]): count for _, labels, count in found["zkside_session_transitions"]}
     assert ways[("suspended", "lost")] == ways[("connected", "lost")] == 0
     assert {labels["reason"] for _, labels, _ in found["zkside_gaps"]} == {"overflow", "disconnected"}
-    assert {labels["reason"] for _, labels, _ in found["zkside_snapshots"]} == {"initial", "resume_too_old", "overflow"}
+    assert {labels["reason"] for _, labels, _ in found["zkside_snapshots"]} == {
+        "initial",
+        "resume_too_old",
+        "overflow",
+        "history_changed",
+    }
     assert all(count == 0 for _, _, count in found["zkside_quota_refusals"])
     assert {labels["limit"] for _, labels, _ in found["zkside_quota_refusals"]} >= {
         "max_holds",

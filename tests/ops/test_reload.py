@@ -155,6 +155,13 @@ async def snapshot_interval(stand: Stand) -> None:
     await until(lambda: any(stand.state_dir.glob("cache-*/*")))
 
 
+async def revalidate_interval(stand: Stand) -> None:
+    async with stand.client() as client:
+        await client.get("/", consistency=Consistency.CACHED)
+    stand.set(hub__revalidate_interval="1s")
+    await until(lambda: stand.daemon.hub.keeper.revalidation.rounds > 0)
+
+
 async def max_streams(stand: Stand) -> None:
     async with stand.client() as client, client.watch("/") as first:
         await anext(first)
@@ -193,6 +200,7 @@ PROBES: dict[str, Callable[[Stand], Awaitable[None]]] = {
     "hub.window_size": window_size,
     "hub.event_queue_size": event_queue_size,
     "hub.snapshot_interval": snapshot_interval,
+    "hub.revalidate_interval": revalidate_interval,
     "quotas.max_streams": max_streams,
     "quotas.max_streams_per_client": max_streams_per_client,
     "quotas.max_holds": max_holds,

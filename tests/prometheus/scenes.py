@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +22,7 @@ import pytest
 from tests.ops.test_metrics import ROOT
 from tests.prometheus.stand import Stand
 from tests.security.authority import Authority
-from zkside.cli.zookeeper import free_port
+from zkside.cli.zookeeper import ZooKeeperServer, find, free_port
 from zkside.client import Consistency, SessionState
 from zkside.errors import Quota, Unavailable
 
@@ -247,6 +248,39 @@ async def not_written(stand: Stand) -> AsyncGenerator[None, None]:
             yield
 
 
+@_of("ZksideStateDamaged")
+async def removed(stand: Stand) -> AsyncGenerator[None, None]:
+    """Somebody cleans up."""
+    async with stand.place("ZksideStateDamaged", STATE_DIR="{directory}/state") as place:
+        yield
+        shutil.rmtree(place.directory / "state")
+        while not await place.metric("zkside_state_remade_total"):
+            continue
+        yield
+        yield
+
+
+@_of("ZksideHistoryChanged")
+async def wiped(stand: Stand) -> AsyncGenerator[None, None]:
+    """ZooKeeper is stopped, emptied and started."""
+    server = ZooKeeperServer(find(os.environ.get("ZOOKEEPER") or None), tick_ms=500)
+    await asyncio.to_thread(server.start)
+    alert = "ZksideHistoryChanged"
+    try:
+        async with stand.place(alert, ZOOKEEPER_HOSTS=server.hosts, ZOOKEEPER_SESSION_TIMEOUT="2s") as place:
+            for number in range(20):
+                await place.client.create(f"/{number}")
+            yield
+            async with place.session_passes(SessionState.LOST, SessionState.CONNECTED):
+                server.kill()
+                shutil.rmtree(server.directory / "data")
+                await asyncio.to_thread(server.start)
+            yield
+            yield
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
 @_of("ZksideCertificateExpiring")
 async def expiring(stand: Stand) -> AsyncGenerator[None, None]:
     """A certificate with three days left; then another one is put in its place."""
@@ -303,6 +337,20 @@ async def audit_lost(stand: Stand) -> AsyncGenerator[None, None]:
             yield
         await place.client.delete("/unseen")
         yield
+
+
+@_of("ZksideNotKeptCurrent")
+async def unreadable(stand: Stand) -> AsyncGenerator[None, None]:
+    """A node that is watched grows beyond what an answer may have, and shrinks again."""
+    async with stand.place("ZksideNotKeptCurrent", ZOOKEEPER_MAX_REPLY="1MiB") as place:
+        await place.client.create("/grows")
+        async with place.client.mirror("/grows"):
+            yield
+            # With what an answer has beside the data it is just over 1 MiB.
+            await place.client.set("/grows", bytes(1_048_500))
+            yield
+            await place.client.set("/grows", b"small")
+            yield
 
 
 @_of("ZksideInternalErrors")

@@ -26,7 +26,7 @@ def telling(what: str) -> Callable[[Any], None]:
 async def main(address: str) -> None:
     async with Client(address, timeout_s=60) as client, AsyncExitStack() as stack:
         await client.create("/held", wait_for_ready=True)
-        held = [client.hold_ephemeral("/held/node", on_update=telling("node"))]
+        held: list[Any] = [client.hold_ephemeral("/held/node", on_update=telling("node"))]
         if hasattr(client, "lock"):
             held += [
                 client.lock("/held/lock", on_update=telling("lock")),

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
 from zkside.hub.hub import Hub, HubSettings
+from zkside.model.operation import OPEN_ACL, Acl
 from zkside.pb import (
     admin_pb2_grpc,
     carry_pb2_grpc,
@@ -86,9 +87,11 @@ class Host:
         policy_file: Path | None = None,
         audit_file: Path | None = None,
         max_audit_waiting: int = 10_000,
+        auth: tuple[tuple[str, str], ...] = (),
+        default_acl: tuple[Acl, ...] = OPEN_ACL,
     ) -> None:
         self.session = Session(
-            kazoo_connector(KazooSettings(hosts, session_timeout_s=timeout_s)),
+            kazoo_connector(KazooSettings(hosts, session_timeout_s=timeout_s, auth=auth)),
             SessionSettings(timeout_s=timeout_s, tick_s=TICK_S, proof_interval_s=0.1),
             journal,
         )
@@ -109,6 +112,7 @@ class Host:
                 policy_file=policy_file,
                 audit_file=audit_file,
                 max_audit_waiting=max_audit_waiting,
+                default_acl=default_acl,
             ),
             self.files,
         )

@@ -79,7 +79,7 @@ async def test_it_is_noticed_without_being_asked(
     """O5: within some two seconds, and told."""
     path = short_path / "zkside.sock"
     async with serving(hosts, short_path, UnixListener(path)) as host:
-        host.files.start()
+        host.files.start(host.session.supervisor)
         try:
             path.unlink()
             await until(path.exists, within_s=3)

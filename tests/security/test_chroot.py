@@ -44,7 +44,7 @@ NO_PATHS = {
     "ServiceInstance.uri_spec", "WatchGroupResponse.watch_id", "ConfirmShrinkRequest.watch_id",
     "Acl.scheme", "Acl.id", "Resume.epoch_id", "WatchResponse.epoch_id",
     # Last names, below the path of the request.
-    "ListRequest.page_token", "ListResponse.names", "ListResponse.next_page_token",
+    "ListRequest.page_token", "ListResponse.names", "ListResponse.next_page_token", "ListResponse.unreadable_names",
     # Only for callers without a chroot: what concerns the whole daemon needs admin on its root.
     "GetStatusResponse.version", "GetStatusResponse.backend", "HoldInfo.recipe", "StreamInfo.method", "StreamInfo.peer",
     "ReloadConfigResponse.applied", "ReloadConfigResponse.needs_restart", "ReloadConfigResponse.problems",

@@ -500,7 +500,7 @@ async def test_a_policy_that_cannot_be_used_changes_nothing(daemon: Guarded, ann
 
 
 async def test_a_changed_file_is_read_by_itself(daemon: Guarded, ann: Stubs) -> None:
-    daemon.files.start()
+    daemon.files.start(daemon.session.supervisor)
     watch = ann.watch.Watch(watch_pb2.WatchRequest(targets=[watch_pb2.WatchTarget(path="/app")]))
     await watch.read()
     daemon.policy_file.write_text(identity("bob", [("/", ALL)]))
@@ -576,3 +576,24 @@ async def test_what_was_denied_is_counted(daemon: Guarded, ann: Stubs) -> None:
     assert samples["zkside_policy_denied_total", "read"] == 1
     assert samples["zkside_policy_denied_total", "admin"] == 1
     assert samples["zkside_policy_identities", ""] == 3
+
+
+async def test_to_replace_a_former_node_needs_the_right_to_write(hosts: str, short_path: Path) -> None:
+    """Somebody else's node is deleted by it."""
+    policy = identity("holder", [("/app", "hold")]) + identity("writer", [("/app", "hold write")])
+    async with Guarded(hosts, short_path, policy, "holder", "writer") as daemon:
+        for name, reason in (("holder", "POLICY_DENIED"), ("writer", "")):
+            async with daemon.stubs_of(name) as stubs:
+                for call in (
+                    stubs.group.Join(group_pb2.JoinRequest(path="/app/g", on_exists=hold_pb2.ON_EXISTS_REPLACE)),
+                    stubs.node.HoldEphemeral(
+                        node_pb2.HoldEphemeralRequest(
+                            path="/app/e", make_parents=True, on_exists=hold_pb2.ON_EXISTS_REPLACE
+                        )
+                    ),
+                ):
+                    if reason:
+                        assert (await failure(call)).reason == reason
+                    else:
+                        assert (await call.read()).state == hold_pb2.HOLD_STATE_HELD
+                        call.cancel()

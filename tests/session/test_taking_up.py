@@ -210,9 +210,10 @@ async def test_a_journal_that_cannot_be_written_does_not_end_the_session(
     for file in state_dir.iterdir():
         file.unlink()
     state_dir.rmdir()
+    state_dir.write_text("in the way")
     memory.expire(session.status.session_id)
     await clock.advance(1)
     assert session.status.state is CONNECTED
     assert session.epoch == 2
-    assert session.statistics().journal.errors == 1
+    assert session.statistics().journal.errors >= 1
     assert "journal cannot be written" in caplog.text

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from zkside.zk.wire import REPLY_HEADER
 
 UNIMPLEMENTED = -6
+THROTTLED = -127
 
 
 class Client:
@@ -95,6 +96,14 @@ async def silent(client: Client) -> None:
 async def older_release(port: int, unknown: Set[int]) -> AsyncIterator[str]:
     """A real server that does not know some opcodes, as an older release would not: it answers them with
     Unimplemented, in order. Yields the hosts."""
+    async with refusing(port, dict.fromkeys(unknown, 1 << 30), UNIMPLEMENTED) as hosts:
+        yield hosts
+
+
+@asynccontextmanager
+async def refusing(port: int, left: dict[int, int], error: int) -> AsyncIterator[str]:
+    """A real server that answers so many requests with these opcodes (`left`, which counts down and may be changed)
+    with this error, in order. Yields the hosts."""
 
     async def between(client: Client) -> None:
         upstream = Client(*await asyncio.open_connection("127.0.0.1", port))
@@ -105,7 +114,8 @@ async def older_release(port: int, unknown: Set[int]) -> AsyncIterator[str]:
             while True:
                 frame = await client.read_frame()
                 xid, opcode = struct.unpack_from("!ii", frame)
-                if not first and opcode in unknown:
+                if not first and left.get(opcode, 0) > 0:
+                    left[opcode] -= 1
                     # A `sync` takes its place in the server's queue, so the order of answers is kept.
                     refused.add(xid)
                     frame = struct.pack("!iii", xid, 9, 1) + b"/"
@@ -118,7 +128,7 @@ async def older_release(port: int, unknown: Set[int]) -> AsyncIterator[str]:
                 xid, zxid, _ = REPLY_HEADER.unpack_from(frame) if len(frame) >= 16 else (0, 0, 0)
                 if xid in refused:
                     refused.discard(xid)
-                    frame = REPLY_HEADER.pack(xid, zxid, UNIMPLEMENTED)
+                    frame = REPLY_HEADER.pack(xid, zxid, error)
                 client.send(frame)
 
         ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]

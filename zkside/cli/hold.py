@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 @click.option("-p", "--parents", is_flag=True, help="Create absent parents too.")
 @click.option("-s", "--sequential", is_flag=True, help="Let ZooKeeper add a number to the name.")
 @click.option("--recreate", is_flag=True, help="Make it again when the session was lost, and go on.")
+@click.option(
+    "--on-exists",
+    type=click.Choice(["fail", "wait", "replace"]),
+    default="fail",
+    show_default=True,
+    help="If there is a node: wait until it has gone, or take its place if it is nobody's on this host and has the "
+    "same data.",
+)
+@click.option(
+    "-w", "--timeout", "wait_timeout_s", type=DURATION, help="With --on-exists: give up after waiting so long."
+)
 @click.option("--grace", type=DURATION, help="Keep the node so long after this process has gone.")
 @click.option("--acl", type=ACL, multiple=True, help="scheme:id:permissions, repeatable.")
 @pass_invocation
@@ -38,6 +49,8 @@ def hold(
     parents: bool,
     sequential: bool,
     recreate: bool,
+    on_exists: str,
+    wait_timeout_s: float | None,
     grace: float | None,
     acl: tuple[Acl, ...],
 ) -> None:
@@ -45,9 +58,13 @@ def hold(
 
     Prints its path and fencing token, then every change of its state. Ends with exit code 11 if it is lost.
     """
+    if wait_timeout_s is not None and on_exists == "fail":
+        raise click.UsageError("--timeout goes with --on-exists wait or replace")
     value = data_argument(data, file)
 
     async def flow(client: Client) -> int:
+        from zkside.client import OnExists
+
         told: list[tuple[object, ...]] = []
 
         def on_update(status: HoldStatus) -> None:
@@ -69,6 +86,8 @@ def hold(
                 acl=acl,
                 make_parents=parents,
                 recreate=recreate,
+                on_exists=OnExists[on_exists.upper()],
+                wait_timeout_s=wait_timeout_s,
                 reconnect_grace_s=grace,
                 on_update=on_update,
             ) as held,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zkside.cli.arguments import PATH, data_argument
+from zkside.cli.arguments import DURATION, PATH, data_argument
 from zkside.cli.holding import Holder
 from zkside.cli.invocation import Invocation, pass_invocation
 from zkside.cli.terms import Terms, holding_options
@@ -65,10 +65,28 @@ class ServiceType(click.ParamType[dict[str, Any]]):
     help="Instead of data: an instance for Curator's service discovery, such as "
     '\'{"address": "10.0.0.1", "port": 80}\'.',
 )
+@click.option(
+    "--on-exists",
+    type=click.Choice(["fail", "wait", "replace"]),
+    default="fail",
+    show_default=True,
+    help="If there is a member of this id: wait until it has gone, or take its place if it is nobody's on this host "
+    "and has the same data.",
+)
+@click.option(
+    "-w", "--timeout", "wait_timeout_s", type=DURATION, help="With --on-exists: give up after waiting so long."
+)
 @holding_options(queues=False)
 @pass_invocation
 def join(
-    invocation: Invocation, group: str, member_id: str, data: str | None, service: dict[str, Any] | None, terms: Terms
+    invocation: Invocation,
+    group: str,
+    member_id: str,
+    data: str | None,
+    service: dict[str, Any] | None,
+    on_exists: str,
+    wait_timeout_s: float | None,
+    terms: Terms,
 ) -> None:
     """Be a member of GROUP while COMMAND runs; without COMMAND until a signal.
 
@@ -78,14 +96,23 @@ def join(
     """
     if data is not None and service is not None:
         raise click.UsageError("give --data or --service, not both")
+    if wait_timeout_s is not None and on_exists == "fail":
+        raise click.UsageError("--timeout goes with --on-exists wait or replace")
     content = data_argument(data, None)
 
     def make(client: Client, on_update: Callable[[HoldStatus], None]) -> Held:
-        from zkside.client import ServiceInstance
+        from zkside.client import OnExists, ServiceInstance
 
         instance = None if service is None else ServiceInstance(**service)
         return client.join(
-            group, member_id=member_id, data=content, service=instance, on_update=on_update, **terms.of_hold
+            group,
+            member_id=member_id,
+            data=content,
+            service=instance,
+            on_exists=OnExists[on_exists.upper()],
+            wait_timeout_s=wait_timeout_s,
+            on_update=on_update,
+            **terms.of_hold,
         )
 
     Holder(invocation, terms, leased=False).run(make)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -19,27 +19,39 @@ def _join(path: str, name: str) -> str:
     return f"/{name}" if path == "/" else f"{path}/{name}"
 
 
-async def children_of(client: Client, path: str) -> AsyncIterator[Node]:
+class Unreadable(NamedTuple):
+    """A node that is there, and may not be read."""
+
+    path: str
+
+
+async def children_of(client: Client, path: str) -> AsyncIterator[Node | Unreadable]:
     """The children with their Stat, in order; those that vanish meanwhile are left out."""
     async for page in client.children_pages(path, with_nodes=True):
         for name in page.names:
             node = page.nodes.get(name)
             if node is not None:
                 yield node
+            elif name in page.unreadable:
+                yield Unreadable(f"{path.rstrip('/')}/{name}")
 
 
-async def descendants_of(client: Client, path: str) -> AsyncIterator[Node]:
+async def descendants_of(client: Client, path: str) -> AsyncIterator[Node | Unreadable]:
     """All below a path, parents first. Leaves cost no call. What vanishes meanwhile is left out."""
     from zkside.errors import NoNode
 
     async for node in children_of(client, path):
         yield node
-        if node.stat.num_children:
+        if not isinstance(node, Unreadable) and node.stat.num_children:
             try:
                 async for below in descendants_of(client, node.path):
                     yield below
             except NoNode:
                 continue
+
+
+UNSIGNED = 0xFFFF_FFFF_FFFF_FFFF
+"""A session id is 64 bits without a sign, and begins with the number of its server."""
 
 
 @click.command()
@@ -62,7 +74,7 @@ def stat(invocation: Invocation, path: str) -> None:
         for name, value in answer.stat._asdict().items():
             shown = str(value)
             if name in ("czxid", "mzxid", "pzxid", "ephemeral_owner"):
-                shown = f"{value:#x}"
+                shown = f"{value & UNSIGNED:#x}"
             elif name in ("ctime", "mtime"):
                 shown = output.time_of(value)
             output.line(f"{name:<16}{shown}")
@@ -79,8 +91,13 @@ def stat(invocation: Invocation, path: str) -> None:
 def ls(invocation: Invocation, path: str, recursive: bool, long: bool) -> None:
     """List the children of a node (of / without PATH)."""
 
-    def show(node: Node, name: str) -> None:
-        if invocation.is_json:
+    def show(node: Node | Unreadable, name: str) -> None:
+        if isinstance(node, Unreadable):
+            if invocation.is_json:
+                output.json_line({"path": node.path, "unreadable": True})
+            else:
+                output.line(f"{'':<52}may not be read  {name}" if long else name)
+        elif invocation.is_json:
             output.json_line({"path": node.path, "stat": output.stat_fields(node.stat)})
         elif long:
             one = node.stat
@@ -120,6 +137,9 @@ def tree(invocation: Invocation, path: str, depth: int | None, with_data: bool) 
         for node in nodes:
             last = node is nodes[-1]
             label = node.path[node.path.rfind("/") + 1 :]
+            if isinstance(node, Unreadable):
+                output.line(f"{indent}{'└── ' if last else '├── '}{label} (may not be read)")
+                continue
             if node.stat.ephemeral_owner:
                 label += " (ephemeral)"
             if with_data and node.data:
@@ -137,7 +157,10 @@ def tree(invocation: Invocation, path: str, depth: int | None, with_data: bool) 
         output.json_line(output.node_fields(root.node))
         async for node in descendants_of(client, path):
             if depth is None or node.path.count("/") - path.rstrip("/").count("/") <= depth:
-                output.json_line(output.node_fields(node))
+                if isinstance(node, Unreadable):
+                    output.json_line({"path": node.path, "unreadable": True})
+                else:
+                    output.json_line(output.node_fields(node))
 
     async def flow(client: Client) -> None:
         if invocation.is_json:

@@ -116,6 +116,8 @@ def _told(event: WatchEvent) -> Iterator[tuple[dict[str, object], str]]:
     if isinstance(event, Snapshot):
         nodes = [output.node_fields(node) for node in event.nodes.values()]
         fields = {"event": "SNAPSHOT", "path": event.target.path, "reason": event.reason.name, "nodes": nodes}
+        if event.unreadable:
+            fields["unreadable"] = sorted(event.unreadable)
         yield {**fields, **header}, _snapshot_text(event)
     elif isinstance(event, Changes):
         for number, change in enumerate(event.changes):
@@ -138,10 +140,11 @@ def _snapshot_text(event: object) -> str:
 
     assert isinstance(event, Snapshot)
     reason = "" if event.reason.name == "INITIAL" else f" {event.reason.name}"
-    if not event.nodes:
+    if not event.nodes and not event.unreadable:
         return f"SNAPSHOT  {event.target.path}  zxid={event.zxid:#x}{reason}  absent"
     lines = [f"SNAPSHOT  {event.target.path}  zxid={event.zxid:#x}{reason}  {len(event.nodes)} nodes"]
     lines += [f"          {path}{_short(node.data)}" for path, node in event.nodes.items()]
+    lines += [f"          {path}  may not be read" for path in sorted(event.unreadable)]
     return "\n".join(lines)
 
 

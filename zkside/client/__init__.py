@@ -26,6 +26,7 @@ from zkside.client.client import Client
 from zkside.client.contender import Contender, Contenders, ElectionLayout, Leader, LeaderChange, LockLayout
 from zkside.client.credentials import TlsOptions
 from zkside.client.election import Leadership
+from zkside.client.ephemeral import Ephemeral
 from zkside.client.event import (
     Bookmark,
     Change,
@@ -62,6 +63,7 @@ from zkside.client.value import (
     HoldStatus,
     KeeperState,
     Node,
+    OnExists,
     Session,
     SessionState,
     Stat,
@@ -88,6 +90,7 @@ __all__ = [
     "DeleteAnswer",
     "DrainAnswer",
     "ElectionLayout",
+    "Ephemeral",
     "EventTarget",
     "EventType",
     "ExistsAnswer",
@@ -115,6 +118,7 @@ __all__ = [
     "Mirror",
     "MirrorChanges",
     "Node",
+    "OnExists",
     "Pipeline",
     "Reading",
     "ReloadAnswer",

@@ -91,6 +91,8 @@ class ListAnswer(Answer):
     names: tuple[str, ...]
     nodes: dict[str, Node]
     next_page_token: str = ""
+    unreadable: frozenset[str] = frozenset()
+    """With `with_nodes`: the names of those that may not be read."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

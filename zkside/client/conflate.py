@@ -19,6 +19,7 @@ from zkside.client.value import Header
 
 _CREATED, _CHANGED = ChangeType.CREATED, ChangeType.CHANGED
 _DELETED, _RECREATED = ChangeType.DELETED, ChangeType.RECREATED
+_UNREADABLE = ChangeType.UNREADABLE
 
 MERGED: dict[tuple[ChangeType, ChangeType], ChangeType | None] = {
     (_CREATED, _CHANGED): _CREATED,
@@ -31,6 +32,14 @@ MERGED: dict[tuple[ChangeType, ChangeType], ChangeType | None] = {
     (_RECREATED, _CHANGED): _RECREATED,
     (_RECREATED, _DELETED): _DELETED,
     (_RECREATED, _RECREATED): _RECREATED,
+    (_CREATED, _UNREADABLE): _UNREADABLE,
+    (_CHANGED, _UNREADABLE): _UNREADABLE,
+    (_DELETED, _UNREADABLE): _UNREADABLE,
+    (_RECREATED, _UNREADABLE): _UNREADABLE,
+    (_UNREADABLE, _UNREADABLE): _UNREADABLE,
+    (_UNREADABLE, _CHANGED): _CHANGED,
+    (_UNREADABLE, _DELETED): _DELETED,
+    (_UNREADABLE, _RECREATED): _RECREATED,
 }
 """What two changes of one path, the older first, are together; None: nothing happened. Pairs that cannot
 follow one another (CHANGED after DELETED) are not in it: the newer one stands."""

@@ -27,6 +27,9 @@ class ChangeType(WireEnum):
     DELETED = 3
     RECREATED = 4
     """Exists as before, but is another node: deleted and created again in between."""
+    UNREADABLE = 5
+    """Exists, and the daemon's identity may not read it (any more): nothing is known of it. When it may again that is
+    CHANGED."""
 
 
 class SnapshotReason(WireEnum):
@@ -38,6 +41,9 @@ class SnapshotReason(WireEnum):
     """The stream broke, and what happened since is not known any more."""
     OVERFLOW = 3
     """The stream fell behind further than the daemon remembers."""
+    HISTORY_CHANGED = 4
+    """ZooKeeper was wiped, or restored from an older snapshot: zxids and fencing tokens of before cannot be compared
+    with later ones."""
 
 
 class WatchKind(WireEnum):
@@ -90,13 +96,16 @@ class EventTarget:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole state of one target: replaces all that was known of it. Empty: the node is absent."""
+    """The whole state of one target: replaces all that was known of it. Nothing in `nodes` and `unreadable`: the node
+    is absent."""
 
     header: Header
     target: Target
     reason: SnapshotReason
     nodes: Mapping[str, Node]
     """By path."""
+    unreadable: frozenset[str] = frozenset()
+    """Paths of nodes that exist and may not be read: they are not in `nodes`."""
 
     @property
     def zxid(self) -> int:
@@ -111,7 +120,7 @@ class Change(NamedTuple):
     zxid: int
     path: str
     node: Node | None
-    """None when DELETED."""
+    """None when DELETED or UNREADABLE."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from zkside.client import client
 from zkside.client.admin import AdminCalls
 from zkside.client.blocking import Face, LoopThread, faces_of
 from zkside.client.election import Leadership
+from zkside.client.ephemeral import Ephemeral
 from zkside.client.hold import Held
 from zkside.client.loss import Loss, Revocation
 from zkside.client.mirror import Mirror, MirrorChanges
@@ -28,6 +29,7 @@ SOURCES: tuple[type, ...] = (
     Reading,
     Held,
     Leadership,
+    Ephemeral,
     Loss,
     Revocation,
 )

@@ -18,6 +18,7 @@ BY_REASON: dict[str, type[ZksideError]] = {
     "CONNECTION_LOSS": errors.ConnectionLoss,
     "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
     "DRAINING": errors.Draining,
+    "HISTORY_CHANGED": errors.HistoryChanged,
     "HOLD_LOST": errors.HoldLost,
     "INTERNAL": ZksideError,
     "INVALID_ACL": errors.InvalidAcl,

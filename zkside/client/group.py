@@ -9,8 +9,8 @@ from types import MappingProxyType
 import grpc.aio
 
 from zkside.client.calls import Calls
+from zkside.client.ephemeral import Ephemeral
 from zkside.client.following import follow
-from zkside.client.hold import Held
 from zkside.client.holding import Terms
 from zkside.client.link import Link
 from zkside.client.member import (
@@ -24,7 +24,7 @@ from zkside.client.member import (
     service_message,
 )
 from zkside.client.reading import Put, Reading
-from zkside.client.value import Acl, Consistency, HoldStatus, acl_messages, header_of, optional_duration
+from zkside.client.value import Acl, Consistency, HoldStatus, OnExists, acl_messages, header_of, optional_duration
 from zkside.pb import group_pb2
 from zkside.pb.group_pb2_grpc import GroupServiceStub
 
@@ -40,23 +40,27 @@ class GroupCalls(Calls):
         data: bytes = b"",
         service: ServiceInstance | None = None,
         acl: Sequence[Acl] | None = None,
+        on_exists: OnExists = OnExists.FAIL,
+        wait_timeout_s: float | None = None,
         reconnect_grace_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
         cancel_on_loss: bool = True,
         timeout_s: float | None = None,
         wait_for_ready: bool = False,
         on_update: Callable[[HoldStatus], None] | None = None,
-    ) -> Held:
+    ) -> Ephemeral:
         """Be a member of a group inside `async with`: see Held. `timeout_s` bounds the entering.
 
         `member_id` names the child, empty is a new UUID; `service` instead of `data` enters it in Curator's service
-        discovery. A membership is made again in a new session, with a new fencing token; it is lost only if
-        somebody takes it away, or a heartbeat is missed.
+        discovery. A membership is made again in a new session, with the data that it had last and a new fencing
+        token; it is lost only if somebody takes it away, or a heartbeat is missed. `on_exists` says what to do about
+        a member of this id, for which it waits no longer than `wait_timeout_s`.
         """
         request = group_pb2.JoinRequest(
             path=path,
             member_id=member_id,
             acl=acl_messages(list(acl) if acl else None),
+            on_exists=on_exists.number,
             reconnect_grace=optional_duration(reconnect_grace_s),
             heartbeat_timeout=optional_duration(heartbeat_timeout_s),
         )
@@ -68,11 +72,12 @@ class GroupCalls(Calls):
             recreate=True,
             cancel_on_loss=cancel_on_loss,
             reconnect_grace_s=reconnect_grace_s,
+            wait_timeout_s=wait_timeout_s,
             timeout_s=timeout_s,
             wait_for_ready=wait_for_ready,
             on_update=on_update,
         )
-        return Held(self._link, "join", request, terms)
+        return Ephemeral(self._link, "join", request, terms)
 
     async def group(
         self,

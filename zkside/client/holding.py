@@ -162,6 +162,12 @@ class Holding:
             return DeadlineExceeded(f"{path} was not granted in time; nothing is left in the queue")
         return WaitTimeout(f"{path} was not granted in {limit_s:g} s; nothing is left in the queue", path=path)
 
+    def remember_data(self, data: bytes) -> None:
+        """Ask for this data when it has to be asked for anew."""
+        if self._step == "join" and not self._request.member_id:
+            self._request.member_id = self._request.service.id
+        self._request.data = data
+
     # Streams, one after the other
 
     async def _run(self, granted: asyncio.Future[None]) -> None:
@@ -223,7 +229,7 @@ class Holding:
         request = type(self._request)()
         request.CopyFrom(self._request)
         request.resume_token = self._resume_token
-        if self._terms.wait_timeout_s is not None:
+        if self._terms.wait_timeout_s is not None and self._granted is not None and not self._granted.done():
             left_s = self._wait_until_s - asyncio.get_running_loop().time()
             request.wait_timeout.CopyFrom(duration(max(0.0, left_s)))
         return request

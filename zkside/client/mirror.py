@@ -11,6 +11,7 @@ from zkside.client.event import Change, Changes, ChangeType, Snapshot, SnapshotR
 from zkside.client.stream import SharedStream
 from zkside.client.subscriber import Fan, Subscriber
 from zkside.client.value import Node
+from zkside.errors import NoAuth
 
 ChangesCallback = Callable[[Changes], None]
 
@@ -31,6 +32,7 @@ class Mirror:
         self._stream = stream
         self._target = stream.targets[0]
         self._nodes = stream.assembly.nodes[0]
+        self._unreadable = stream.assembly.unreadable[0]
         self._names: dict[str, set[str]] | None = None
         self._ready = asyncio.Event()
         self._fan = Fan(self._no_snapshot, _nothing)
@@ -64,14 +66,21 @@ class Mirror:
             raise self._subscriber.failure
 
     def get(self, path: str) -> Node | None:
-        """The node, or None if it is absent, or not below this mirror's path."""
-        return self._nodes.get(path)
+        """The node, or None if it is absent, or not below this mirror's path. Raises NoAuth if it may not be read."""
+        node = self._nodes.get(path)
+        if node is None and path in self._unreadable:
+            raise NoAuth(f"{path}: its access control list does not allow it", path=path)
+        return node
 
     def __getitem__(self, path: str) -> Node:
-        return self._nodes[path]
+        node = self.get(path)
+        if node is None:
+            raise KeyError(path)
+        return node
 
     def __contains__(self, path: str) -> bool:
-        return path in self._nodes
+        """Whether the node exists; it may be one of `unreadable`."""
+        return path in self._nodes or path in self._unreadable
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -81,14 +90,19 @@ class Mirror:
 
     @property
     def nodes(self) -> Mapping[str, Node]:
-        """All nodes by path: the living copy, which the next change changes."""
+        """All nodes that may be read, by path: the living copy, which the next change changes."""
         return MappingProxyType(self._nodes)
+
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """Paths of nodes that exist and may not be read."""
+        return frozenset(self._unreadable)
 
     def children(self, path: str) -> list[str]:
         """The names of the node's children, sorted; none if it is absent. The first use builds an index."""
         if self._names is None:
             self._names = {}
-            for known in self._nodes:
+            for known in (*self._nodes, *self._unreadable):
                 _add_name(self._names, known)
         return sorted(self._names.get(path, ()))
 
@@ -117,8 +131,18 @@ class Mirror:
     def _receive(self, event: WatchEvent) -> None:
         if isinstance(event, Snapshot):
             before, self._nodes = self._nodes, self._stream.assembly.nodes[0]
+            hidden, self._unreadable = self._unreadable, self._stream.assembly.unreadable[0]
             self._names = None
-            found = () if not self._ready.is_set() else diff(self._target, before, self._nodes, event.zxid)
+            found: tuple[Change, ...] = ()
+            if self._ready.is_set():
+                found = diff(
+                    self._target,
+                    before,
+                    self._nodes,
+                    event.zxid,
+                    unreadable_before=hidden,
+                    unreadable=self._unreadable,
+                )
             self._ready.set()
             if found:
                 self._fan.publish(Changes(event.header, found))
@@ -186,7 +210,7 @@ def _nothing() -> None:
 
 
 def _follow(names: dict[str, set[str]], change: Change) -> None:
-    if change.type is ChangeType.CREATED:
+    if change.type in (ChangeType.CREATED, ChangeType.UNREADABLE):
         _add_name(names, change.path)
     elif change.type is ChangeType.DELETED:
         slash = change.path.rfind("/")

@@ -140,6 +140,7 @@ class NodeCalls(Calls):
             tuple(answer.names),
             nodes,
             answer.next_page_token,
+            frozenset(answer.unreadable_names),
         )
 
     async def children_pages(
@@ -205,7 +206,8 @@ class NodeCalls(Calls):
             return first
         names = tuple(name for page in gathered for name in page.names)
         nodes = {name: node for page in gathered for name, node in page.nodes.items()}
-        return ListAnswer(first.header, first.stat, names, nodes)
+        unreadable = frozenset[str]().union(*(page.unreadable for page in gathered))
+        return ListAnswer(first.header, first.stat, names, nodes, unreadable=unreadable)
 
     async def create(
         self,

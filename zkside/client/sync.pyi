@@ -33,7 +33,7 @@ from zkside.client.event import Changes, EventTarget, Gap, Scope, Target, Watche
 from zkside.client.health import Health
 from zkside.client.member import GroupAnswer, GroupView, ServiceInstance, ShrinkGuard
 from zkside.client.mirror import ChangesCallback
-from zkside.client.value import Acl, Consistency, CreateMode, HoldState, HoldStatus, Node, Session
+from zkside.client.value import Acl, Consistency, CreateMode, HoldState, HoldStatus, Node, OnExists, Session
 
 T = TypeVar("T")
 
@@ -201,13 +201,15 @@ class Client:
         acl: Sequence[Acl] | None = ...,
         make_parents: bool = ...,
         recreate: bool = ...,
+        on_exists: OnExists = ...,
+        wait_timeout_s: float | None = ...,
         reconnect_grace_s: float | None = ...,
         heartbeat_timeout_s: float | None = ...,
         cancel_on_loss: bool = ...,
         timeout_s: float | None = ...,
         wait_for_ready: bool = ...,
         on_update: Callable[[HoldStatus], None] | None = ...,
-    ) -> Held: ...
+    ) -> Ephemeral: ...
     def lock(
         self,
         path: str,
@@ -275,13 +277,15 @@ class Client:
         data: bytes = ...,
         service: ServiceInstance | None = ...,
         acl: Sequence[Acl] | None = ...,
+        on_exists: OnExists = ...,
+        wait_timeout_s: float | None = ...,
         reconnect_grace_s: float | None = ...,
         heartbeat_timeout_s: float | None = ...,
         cancel_on_loss: bool = ...,
         timeout_s: float | None = ...,
         wait_for_ready: bool = ...,
         on_update: Callable[[HoldStatus], None] | None = ...,
-    ) -> Held: ...
+    ) -> Ephemeral: ...
     def group(
         self,
         path: str,
@@ -375,6 +379,8 @@ class Mirror:
     def __iter__(self) -> Iterator[str]: ...
     @property
     def nodes(self) -> Mapping[str, Node]: ...
+    @property
+    def unreadable(self) -> frozenset[str]: ...
     def children(self, path: str) -> list[str]: ...
     def changes(self, on_change: ChangesCallback | None = ...) -> MirrorChanges: ...
     def close(self) -> None: ...
@@ -428,6 +434,9 @@ class Held:
 
 class Leadership(Held):
     def proclaim(self, value: bytes, *, timeout_s: float | None = ...) -> None: ...
+
+class Ephemeral(Held):
+    def set_data(self, data: bytes, *, timeout_s: float | None = ...) -> None: ...
 
 class Loss:
     def is_set(self) -> bool: ...

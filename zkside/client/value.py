@@ -70,6 +70,17 @@ class HoldState(WireEnum):
     LOST = 5
 
 
+class OnExists(WireEnum):
+    """What to do about a node that has the name already, such as that of a process that died with its daemon."""
+
+    FAIL = 1
+    """NodeExists."""
+    WAIT = 2
+    """Until it has gone."""
+    REPLACE = 3
+    """Take its place if it is nobody's who is attached to this daemon, and says the same of itself; else wait."""
+
+
 class Consistency(WireEnum):
     """How current a read has to be; docs/guarantees.md R1 tells what each costs."""
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from zkside.errors import Unavailable
 from zkside.hub.reader import Settled
 from zkside.hub.table import NodeTable
 from zkside.model import path as paths
 from zkside.model import record as records
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Change, ChangeType, Scope, Target
 
 SNAPSHOT_CHUNK_BYTES = 512 * 1024
@@ -28,6 +29,7 @@ SNAPSHOT_SLICE = 5000
 CUTS_KEPT = 8
 # Incarnations remembered for a path that is deleted and created again and again inside the window.
 MOST_INCARNATIONS = 8
+_ABSENT, _HIDDEN = 0, -1
 
 
 @dataclass(eq=False, slots=True)
@@ -36,6 +38,8 @@ class Cut:
 
     zxid: int
     changes: list[Change]
+    epoch_id: str = ""
+    """The history of its zxids, as the hub names it."""
     encoded: dict[int, Iterable[bytes]] = field(default_factory=dict)
     """A place for the encoded form, by index of the target, so that all streams send the same bytes."""
 
@@ -47,6 +51,8 @@ class Image:
     sequence: int
     zxid: int
     chunks: list[list[tuple[str, Record]]]
+    epoch_id: str = ""
+    """The history of its zxids, as the hub names it."""
     encoded: dict[object, bytes] = field(default_factory=dict)
     """A place for the encoded chunks."""
 
@@ -56,14 +62,24 @@ class _Entry(NamedTuple):
     zxid: int
     record: Record | None
     incarnations: tuple[tuple[int, int], ...]
-    """(sequence, czxid or 0 if absent), oldest first; the first says what was before the log began."""
+    """(sequence, czxid, or _ABSENT, or _HIDDEN if it could not be read), oldest first; the first says what was before
+    the log began."""
 
 
 class Feed:
     """One target's log, its subscribers' wake-up calls, and its snapshots."""
 
-    def __init__(self, target: Target, table: NodeTable, settled: Callable[[], int], window_size: int) -> None:
+    def __init__(
+        self, target: Target, table: NodeTable, settled: Callable[[], int], window_size: int, epoch_id: str = ""
+    ) -> None:
         self.target = target
+        self.epoch_id = epoch_id
+        """Names the history to which its zxids belong."""
+        self.history_floor = 0
+        """Cursors before this are of another history."""
+        self.ended_at: int | None = None
+        """Where the history ended from which the table is being brought to the next; until then nothing of it is told.
+        None while there is but one."""
         self.wakes: dict[Callable[[], None], None] = {}
         """Called in the order in which the subscribers came, never in a set's: streams of one connection mostly
         came together, and what they are sent in one go leaves in one packet (a third of the clients' work)."""
@@ -82,6 +98,7 @@ class Feed:
         self._cuts: OrderedDict[int, Cut] = OrderedDict()  # cursor → cut up to `sequence`
         self._image: Image | None = None
         self._imaging: asyncio.Task[Image] | None = None
+        self._is_closed = False
 
     def matches(self, path: str) -> bool:
         """Whether the target covers a path."""
@@ -92,12 +109,13 @@ class Feed:
 
     def append(self, zxid: int, changes: list[Settled]) -> None:
         """Add a cut (of changes that match the target), and wake the subscribers."""
+        if self.ended_at is not None:
+            return  # all that was known is told anew
         self.sequence += 1
         log = self._log
         for change in changes:
             former = log.pop(change.path, None)
-            was = records.zxids(change.old)[0] if change.old is not None else 0
-            now = records.zxids(change.new)[0] if change.new is not None else 0
+            was, now = _incarnation(change.old), _incarnation(change.new)
             incarnations = former.incarnations if former is not None else ((0, was),)
             if former is not None:
                 self.conflated += 1
@@ -107,6 +125,8 @@ class Feed:
                     self._raise_floor(incarnations[1][0], zxid)
                     incarnations = incarnations[1:]
             log[change.path] = _Entry(self.sequence, change.zxid, change.new, incarnations)
+            if change.hidden:  # somebody may have seen all up to this zxid, but not this
+                self._raise_floor(self.floor, zxid + 1)
         self._cut_zxids[zxid] = self.sequence
         while len(log) > self._window_size:
             path = next(iter(log))
@@ -115,6 +135,30 @@ class Feed:
             floor_zxid, sequence = self._cut_zxids.popitem(last=False)
             self._raise_floor(sequence, floor_zxid)
         self._cuts.clear()
+        for wake in self.wakes:
+            wake()
+
+    def begin_history(self, epoch_id: str) -> None:
+        """From now on zxids are those of another history, of which every subscriber gets a snapshot."""
+        self.epoch_id, self.ended_at = epoch_id, None
+        self.sequence += 1
+        self.floor = self.history_floor = self.sequence
+        self.floor_zxid = self._settled()
+        self._log.clear()
+        self._cut_zxids.clear()
+        self._cuts.clear()
+        self._image = None
+        for wake in self.wakes:
+            wake()
+
+    def begin_anew(self) -> None:
+        """A cut may have been published by half: whoever subscribes gets a snapshot, and nobody resumes before it."""
+        self.sequence += 1
+        self._log.clear()
+        self._cuts.clear()
+        self._cut_zxids.clear()
+        self._image = None
+        self._raise_floor(self.sequence, self._settled())
         for wake in self.wakes:
             wake()
 
@@ -133,7 +177,7 @@ class Feed:
         """What follows a cursor, up to the newest cut. The cursor must not be before `floor`."""
         cut = self._cuts.get(cursor)
         if cut is None:
-            cut = self._cuts[cursor] = Cut(self._settled(), self._changes_since(cursor))
+            cut = self._cuts[cursor] = Cut(self._settled(), self._changes_since(cursor), self.epoch_id)
             if len(self._cuts) > CUTS_KEPT:
                 self._cuts.popitem(last=False)
         return cut
@@ -149,15 +193,23 @@ class Feed:
 
     async def image(self) -> Image:
         """The present state, as of one cut. Made once for all who ask at the same time."""
-        if self._image is not None and self._image.sequence == self.sequence:
-            return self._image
-        if self._imaging is None:
-            self._imaging = asyncio.get_running_loop().create_task(self._make_image(), name="zkside-image")
-            self._imaging.add_done_callback(self._imaged)
-        return await asyncio.shield(self._imaging)
+        while True:
+            if self._image is not None and self._image.sequence == self.sequence:
+                return self._image
+            if self._imaging is None:
+                self._imaging = asyncio.get_running_loop().create_task(self._make_image(), name="zkside-image")
+                self._imaging.add_done_callback(self._imaged)
+            imaging = self._imaging
+            await asyncio.wait([imaging])
+            if not imaging.cancelled():
+                return imaging.result()
+            if self._is_closed:
+                raise Unavailable(f"{self.target.path} is not watched any more")
+            # Cancelled by somebody else: whoever waits has not been, and wants it all the same.
 
     def close(self) -> None:
         """Nobody needs the feed any more."""
+        self._is_closed = True
         if self._imaging is not None:
             self._imaging.cancel()
 
@@ -180,12 +232,12 @@ class Feed:
                         nodes.pop(path, None)
                     else:
                         nodes[path] = entry.record
-                sequence, zxid = self.sequence, self._settled()
+                sequence, zxid, epoch_id = self.sequence, self._settled(), self.epoch_id
                 chunks = []
                 for chunk in _chunks(nodes, target.with_data):
                     chunks.append(chunk)
                     await asyncio.sleep(0)
-                image = Image(sequence, zxid, chunks)
+                image = Image(sequence, zxid, chunks, epoch_id)
                 self._image = image if len(nodes) <= SNAPSHOT_SLICE else None
                 return image
 
@@ -202,18 +254,24 @@ class Feed:
     def _changes_since(self, cursor: int) -> list[Change]:
         changes = []
         for path, entry in self._tail(cursor):
-            before = 0
+            before = _ABSENT
             for sequence, czxid in entry.incarnations:
                 if sequence > cursor:
                     break
                 before = czxid
             record = entry.record
             if record is None:
-                if before == 0:
+                if before == _ABSENT:
                     continue  # came and went between
                 kind = ChangeType.DELETED
-            elif before == 0:
+            elif record == UNREADABLE:
+                if before == _HIDDEN:
+                    continue  # it could be read for a moment between
+                kind = ChangeType.UNREADABLE
+            elif before == _ABSENT:
                 kind = ChangeType.CREATED
+            elif before == _HIDDEN:
+                kind = ChangeType.CHANGED
             elif before != entry.incarnations[-1][1]:
                 kind = ChangeType.RECREATED
             else:
@@ -225,6 +283,12 @@ class Feed:
     def _raise_floor(self, sequence: int, zxid: int) -> None:
         self.floor = max(self.floor, sequence)
         self.floor_zxid = max(self.floor_zxid, zxid)
+
+
+def _incarnation(record: Record | None) -> int:
+    if record is None:
+        return _ABSENT
+    return _HIDDEN if record == UNREADABLE else records.zxids(record)[0]
 
 
 def _chunks(nodes: dict[str, Record], with_data: bool) -> Iterator[list[tuple[str, Record]]]:

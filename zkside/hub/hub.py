@@ -6,27 +6,30 @@ subscribers get theirs in `_on_event` already. What happens when connections com
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from zkside.core.diff import change_type, missed_events
 from zkside.core.recent import Recent
-from zkside.errors import NoNode
+from zkside.errors import NoNode, ZksideError
 from zkside.hub.events import EventIndex, EventSubscription, GapReason
 from zkside.hub.feed import Feed
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Announced, Reader, Settled
-from zkside.hub.reads import Reads
+from zkside.hub.reads import Freshness, Reads
 from zkside.hub.roots import Root, Roots
 from zkside.hub.settings import HubSettings
 from zkside.hub.subscription import SnapshotReason, Subscription
 from zkside.hub.table import NodeTable
+from zkside.hub.taps import Taps
+from zkside.hub.watchdog import Watchdog
 from zkside.model import path as paths
-from zkside.model import record as records
 from zkside.model.event import EventType, KeeperState, WatchedEvent
+from zkside.model.record import UNREADABLE
 from zkside.model.session import SessionStatus
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.session import Session
@@ -34,6 +37,9 @@ from zkside.zk.session import Session
 __all__ = ["Hub", "HubSettings", "HubStatistics", "RootStatus", "WatchStatus"]
 
 SCOPES = tuple(Scope)
+
+FORMER_HISTORIES = 16
+"""Whose resume points are known as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,19 @@ class HubStatistics:
     """Targets that would have been more nodes than the caches may have."""
     save_errors: int
     """Caches that could not be written to disk."""
+    set_aside: int
+    """Files of caches that were not believed at the start: altered, or somebody else's."""
+    revalidation_age_s: float
+    """How long ago the last whole look at the caches began, for what no event tells."""
+    revalidation_found: int
+    """Nodes that such a look found to be otherwise."""
+    revalidation_errors: int
+    unreadable: int
+    """Nodes that cannot be read now, so that what covers them is stale."""
+    doubted: dict[str, int]
+    """Times that something was found to say that it is current though nothing kept it so, by what was wrong."""
+    not_kept: str
+    """Why the caches are not kept current at this moment, although there is a connection; '' if they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +118,20 @@ class Hub:
     def __init__(self, session: Session, settings: HubSettings | None = None) -> None:
         self.settings = settings or HubSettings()
         self.epoch_id = secrets.token_hex(8)
-        """Names the history to which the zxids of this hub's streams belong."""
+        """Names the history to which the zxids of this hub's streams belong: another one for each history of
+        ZooKeeper, and for each daemon."""
+        self._former_epoch_ids: deque[str] = deque(maxlen=FORMER_HISTORIES)
+        self._history = session.history.number
         self.session = session
         self.table = NodeTable()
         self.roots = Roots()
-        self.reader = Reader(session, self.table, self.roots, self._publish)
+        self.reader = Reader(
+            session,
+            self.table,
+            self.roots,
+            self._publish,
+            lambda path, readable: self.keeper.on_readable(path, readable=readable),
+        )
         self.keeper = Keeper(
             session,
             self.settings,
@@ -111,16 +139,20 @@ class Hub:
             self.roots,
             self.reader,
             on_reconnected=self._on_reconnected,
+            on_torn=self._on_torn,
+            on_stale=self._on_stale,
             on_drop=self._on_drop,
+            on_history=self._on_history,
         )
+        self.watchdog = Watchdog(session, self.roots, self.reader, self.keeper)
         self.reads = Reads(session, self.table, self.roots, self.reader, self.keeper, self.settings.max_roots)
         self._feeds: dict[tuple[str, Scope], list[Feed]] = {}
         self._subscriptions: set[Subscription] = set()
         self._events = EventIndex()
-        self._taps: dict[str, dict[Callable[[bytes | None], None], bool]] = {}
-        """By path; True for those who mean whatever is there."""
-        self._unchecked: dict[Callable[[bytes | None], None], str] = {}
+        self._taps = Taps(session, self.table, self.reader, self.keeper)
         self._unlisten: Callable[[], None] = lambda: None
+        self._ended_at: int | None = None
+        """As Feed.ended_at."""
         self._events_in = self._conflated = 0
         self._gaps = dict.fromkeys(GapReason, 0)
         self.recent = Recent(time.time)
@@ -137,12 +169,14 @@ class Hub:
     def start(self) -> None:
         """Restore what was kept on disk, and follow the session."""
         self.keeper.start()
+        self.watchdog.start()
         self._unlisten = self.session.listen(status=self._on_status, event=self._on_event)
         self._on_status(self.session.status)
 
     async def close(self) -> None:
         """Stop following; caches are written to disk."""
         self._unlisten()
+        await self.watchdog.close()
         await self.keeper.close()
         for feed in self._all_feeds():
             feed.close()
@@ -158,8 +192,8 @@ class Hub:
     ) -> Subscription:
         """A STATE subscription, once all its targets are cached.
 
-        `resume` is (epoch_id, zxid). Raises: NoAuth, Quota; SessionSuspended if a target is not cached and there
-        is no connection.
+        `resume` is (epoch_id, zxid); one of a history that is over is answered with a snapshot. Raises: NoAuth, Quota;
+        SessionSuspended if a target is not cached and there is no connection.
         """
         held: list[Root] = []
         try:
@@ -167,6 +201,8 @@ class Hub:
                 root = self.keeper.acquire(target.path, target.scope)
                 held.append(root)
                 await self.keeper.ready(root)
+                if resume is None:  # who was told on a stream that it may not is told on the next one when it may
+                    await self._ask_for_the_right(target.path)
         except BaseException:
             self._release_all(held)
             raise
@@ -180,7 +216,13 @@ class Hub:
         if resume is not None:
             resume_zxid = resume[1] if resume[0] == self.epoch_id else -1
         subscription = Subscription(
-            feeds, list(held), lambda: self.reader.settled_zxid, resume_zxid, bookmark_interval_s, closed
+            feeds,
+            list(held),
+            lambda: self.reader.settled_zxid,
+            resume_zxid,
+            bookmark_interval_s,
+            closed,
+            is_of_history=self._ended_at is None and (resume is None or resume[0] not in self._former_epoch_ids),
         )
         self._subscriptions.add(subscription)
         return subscription
@@ -208,12 +250,20 @@ class Hub:
                 root = self.keeper.acquire(target.path, Scope.SUBTREE if recursive else Scope.NODE)
                 held.append(root)
                 await self.keeper.ready(root)
+                await self._ask_for_the_right(target.path)
                 if target.kind in (WatchKind.DATA, WatchKind.CHILDREN) and self.table.records.get(target.path) is None:
                     raise NoNode(f"{target.path} does not exist")
         except BaseException:
             subscription.close()
             raise
         return subscription
+
+    async def _ask_for_the_right(self, path: str) -> None:
+        """Raises NoAuth for a node that may not be read, by the server's word of now: who asks again after its ACL
+        was changed is not refused for what the cache still believes."""
+        if self.table.records.get(path) == UNREADABLE and self.session.status.state.is_connected:
+            with suppress(NoNode):
+                await self.reads.get(path, Freshness())
 
     def on_deleted(
         self,
@@ -222,45 +272,17 @@ class Hub:
         callback: Callable[[], None],
         *,
         on_data: Callable[[bytes], None] | None = None,
+        on_failed: Callable[[ZksideError], None],
     ) -> Callable[[], None]:
         """Call back once when the node with this czxid is gone, also if it was deleted during an outage.
 
         Without a czxid, for names that are not made again, the event of the deletion is enough; with it the
         node is read first. `on_data` is called with the node's data whenever that was read: as it was first
         seen, and after every change. Keeps a watch on the path until the returned function is called, or the
-        callback was.
+        callback was. Needs no room in the caches. A node that may not be read is looked for among its parent's
+        children; if that may not be read either `on_failed` is called, once and instead of the callback.
         """
-        root = self.keeper.acquire(path, Scope.NODE)
-
-        def tap(record: bytes | None) -> None:
-            if record is None or (czxid is not None and records.zxids(record)[0] != czxid):
-                stop()
-                callback()
-            elif on_data is not None:
-                on_data(records.data(record))
-
-        def stop() -> None:
-            members = self._taps.get(path)
-            if members is not None and tap in members:
-                del members[tap]
-                if not members:
-                    del self._taps[path]
-                self._release_all([root], linger=False)
-
-        def settled(done: asyncio.Future[None]) -> None:
-            # It may have gone before the watch was set.
-            failed = done.cancelled() or done.exception() is not None
-            if failed or tap not in self._taps.get(path, ()):
-                return
-            if path in self.reader.unsettled:
-                # Read as absent, where the table never had it, it is no change that would tell.
-                self._unchecked[tap] = path
-            else:
-                tap(self.table.records.get(path))
-
-        self._taps.setdefault(path, {})[tap] = czxid is None
-        root.ready.add_done_callback(settled)
-        return stop
+        return self._taps.add(path, czxid, callback, on_data, on_failed)
 
     def statistics(self) -> HubStatistics:
         now = time.monotonic()
@@ -287,6 +309,13 @@ class Hub:
             reads_server=self.reads.server,
             refused=self.keeper.refused,
             save_errors=self.keeper.save_errors,
+            set_aside=self.keeper.set_aside,
+            revalidation_age_s=self.keeper.revalidation.age_s,
+            revalidation_found=self.keeper.revalidation.found,
+            revalidation_errors=self.keeper.revalidation.errors,
+            unreadable=len(self.reader.unreadable),
+            doubted=dict(self.watchdog.found),
+            not_kept=self.watchdog.not_kept,
         )
 
     def list_watches(self) -> list[WatchStatus]:
@@ -311,7 +340,7 @@ class Hub:
                 root.path,
                 root.scope,
                 root.users,
-                len(self._taps.get(root.path, ())) if root.scope is Scope.NODE else 0,
+                self._taps.count(root.path) if root.scope is Scope.NODE else 0,
                 root.live,
                 now_s - root.stale_since if root.stale_since is not None else 0.0,
                 watch.path if watch is not None else "",
@@ -327,22 +356,58 @@ class Hub:
         self.keeper.announce(event.path, announced)
         if event.type in (EventType.NODE_CREATED, EventType.NODE_DELETED) and event.path != "/":
             self.keeper.announce(paths.parent(event.path), announced)  # its Stat changed with it
-        if event.type is EventType.NODE_DELETED and event.path in self._taps:
-            # Whose node is known by its czxid waits for the read: the event may be of one before it.
-            for tap in [tap for tap, means_any in self._taps[event.path].items() if means_any]:
-                tap(None)
+            self._taps.heard(paths.parent(event.path))
+        elif event.type is EventType.NODE_CHILDREN_CHANGED:
+            self._taps.heard(event.path)
+        if event.type is EventType.NODE_DELETED:
+            self._taps.deleted(event.path)
 
     def _on_status(self, status: SessionStatus) -> None:
+        if status.history != self._history:
+            self.begin_history(status.history)
         self.keeper.on_status(status)
         for subscription in list(self._subscriptions):
             subscription.session_changed(status)
         for events in list(self._events.subscriptions):
             events.session_changed(status.keeper_state)
 
+    def begin_history(self, number: int) -> None:
+        """ZooKeeper's history went back (GUARANTEES V2): what is kept has to be compared before it is told again.
+
+        From the session's status, before the connection is taken note of.
+        """
+        self._history = number
+        self.recent.note("session.history_changed", "", str(number))
+        if self._ended_at is None:
+            self._ended_at = self.reader.settled_zxid
+        for feed in self._all_feeds():
+            feed.ended_at = self._ended_at
+        self.keeper.begin_history()
+
+    def _on_history(self) -> None:
+        """All that is kept is of the new history: every subscriber gets a snapshot of it."""
+        self._former_epoch_ids.append(self.epoch_id)
+        self.epoch_id = secrets.token_hex(8)
+        self._ended_at = None
+        for feed in self._all_feeds():
+            feed.begin_history(self.epoch_id)
+
     def _on_reconnected(self) -> None:
         """What changed during an outage is about to be published."""
         for events in self._events.subscriptions:
             events.disconnected()
+
+    def _on_stale(self) -> None:
+        """Roots have become stale, or current again, with no change of the session that would tell."""
+        status = self.session.status
+        for subscription in list(self._subscriptions):
+            subscription.staleness_changed(status)
+
+    def _on_torn(self) -> None:
+        """The reader died while a cut was published: who has heard what of it is not known."""
+        for feed in self._all_feeds():
+            feed.begin_anew()
+        self._taps.look_again()
 
     def _publish(self, zxid: int, cut: list[Settled]) -> None:
         """From the reader: hand a cut to the feeds, in one atomic section, so that it is one for all."""
@@ -354,16 +419,10 @@ class Hub:
             if change.compared:
                 types = missed_events(change.old, change.new)
                 self._events.offer_missed(change.path, types, KeeperState.SYNC_CONNECTED, change.zxid)
-            if change.path in self._taps:
-                for tap in list(self._taps[change.path]):
-                    tap(change.new)
+            self._taps.published(change.path, change.new)
         for feed, changes in by_feed.items():
             feed.append(zxid, changes)
-        for tap, path in list(self._unchecked.items()):
-            if path not in self.reader.unsettled:
-                del self._unchecked[tap]
-                if tap in self._taps.get(path, ()):
-                    tap(self.table.records.get(path))
+        self._taps.settle()
         self.keeper.settle_ready()
 
     # Feeds
@@ -373,7 +432,8 @@ class Hub:
         for feed in feeds:
             if feed.target == target:
                 return feed
-        feed = Feed(target, self.table, lambda: self.reader.settled_zxid, self.settings.window_size)
+        feed = Feed(target, self.table, lambda: self.reader.settled_zxid, self.settings.window_size, self.epoch_id)
+        feed.ended_at = self._ended_at
         feeds.append(feed)
         return feed
 

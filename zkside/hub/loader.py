@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from zkside import log
+from zkside.core.history import contradiction
 from zkside.errors import NoAuth, Quota, ZksideError
-from zkside.hub.reader import Reader
+from zkside.hub.asking import is_unreadable
+from zkside.hub.reader import Announced, Reader
 from zkside.hub.roots import Root, Roots
 from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
 from zkside.model import record as records
 from zkside.model.operation import ReadResult
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
@@ -27,6 +31,8 @@ class Loader:
         self._roots = roots
         self._reader = reader
         self.max_nodes = max_nodes
+        self.unlisted: dict[str, ZksideError] = {}
+        """Known nodes whose lists of children the last comparison could not read: what lies below them is stale."""
 
     async def load(self, root: Root) -> int:
         """Read a root whose watch is set; returns the zxid that has been reached.
@@ -34,52 +40,93 @@ class Loader:
         What is read goes into the table at once (no answer comes from it before the root is live). A path that
         an event announces meanwhile is the reader's: what the walk has read of it may be older.
 
-        Raises: NoAuth (the root's own node may not be read), Quota, and what a lost connection raises.
+        Raises: NoAuth (the root's own node may not be read), Quota, what a lost connection raises, and whatever else
+        the root's own node or a list of children cannot be read for. A node below it that cannot be read makes the
+        root stale, not impossible.
         """
         if self._is_kept_by_others(root):
             return self._session.last_zxid
         refusal: list[ZksideError] = []
+        seen: set[str] = set()
 
         def visit(path: str, result: ReadResult) -> None:
+            seen.add(path)
             if path in root.announced:
                 return
-            kept = self._roots.live_at(path)
-            if kept is not None:
+            if self._roots.live_at(path) is not None and not self._table.is_hidden(path):
                 return
-            if isinstance(result, bytes):
-                self._table.put(path, result)
-                if len(self._table.records) > self.max_nodes:
+            found = _state(result)
+            if found is not None and not (path == root.path and found == UNREADABLE):
+                self._table.put(path, found)
+                if len(self._table.records) > self.max_nodes and not root.is_vital:
                     raise Quota(f"the cache holds at most {self.max_nodes} nodes; {root.path} does not fit")
             elif path == root.path:
                 self._table.put(path, None)
-                if isinstance(result, NoAuth):
+                if isinstance(result, NoAuth) or is_unreadable(result):
                     refusal.append(result)
+            elif is_unreadable(result):
+                self._reader.fail(path, Announced(since, since), result)
 
-        walk = Walk(self._session, known=lambda path: None, visit=visit)
+        def unlisted(path: str, error: ZksideError) -> None:
+            refusal.append(error)
+
+        since = self._session.last_zxid + 1
+        walk = Walk(self._session, known=_nothing, visit=visit, unlisted=unlisted)
         await walk.run([(root.path, root.scope.value)])
         if refusal:
             raise refusal[0]
+        await self._forget_others(root, seen)
         return walk.zxid
 
-    async def compare(self, since: int) -> None:
+    async def _forget_others(self, root: Root, seen: set[str]) -> None:
+        """Records that a former root of these paths has left, of nodes that have gone since: nobody else would."""
+        left = []
+        for count, (path, _) in enumerate(self._table.walk(root.path, root.scope.value)):
+            if path not in seen:
+                left.append(path)
+            if count % PURGE_SLICE == PURGE_SLICE - 1:
+                await asyncio.sleep(0)
+        for path in left:
+            if path not in root.announced and self._roots.live_at(path) is None:
+                self._table.forget(path)
+
+    async def compare(self, since: int, *, is_same_history: bool = True) -> None:
         """Read all live roots again, and hand what differs to the reader, as changed since that zxid.
 
         Compares czxid, mzxid and pzxid, so a node that was deleted and created again is seen as such
-        (GUARANTEES W7). Raises: what a lost connection raises.
+        (GUARANTEES W7). A node that is older than it was ends the session, with its history (V2).
+        Raises: what a lost connection raises.
         """
         records_by_path = self._table.records
         compared = self._reader.compared
+        self.unlisted.clear()
 
         def visit(path: str, result: ReadResult) -> None:
-            new = result if isinstance(result, bytes) else None
+            if is_unreadable(result):
+                self._reader.fail(path, Announced(since, since), result)
+                return
+            self._reader.read_elsewhere(path)
+            new = _state(result)
             old = records_by_path.get(path)
-            if old is None or new is None:
-                if old is not new:
+            if not old or not new:
+                if old != new:
                     compared(path, new, since)
-            elif old != new and records.zxids(old) != records.zxids(new):
+            elif not is_same_history:
+                compared(path, new, since)  # also if they are equal: their children may be others
+            elif old != new and not records.are_same(old, new):
                 compared(path, new, since)
+                if is_same_history and (reason := contradiction(path, old, new)):
+                    self._session.doubt_history(reason)
 
-        await Walk(self._session, known=records_by_path.get, visit=visit).run(self._known())
+        # In another history the same pzxid says nothing about a list of children.
+        known = self._readable if is_same_history else _nothing
+
+        def unlisted(path: str, error: ZksideError) -> None:
+            self.unlisted[path] = error
+            log.cache_read_failed(path=path, reason=str(error))
+
+        walk = Walk(self._session, known=known, visit=visit, unlisted=unlisted)
+        await walk.run(self.known())
 
     async def purge(self, path: str, scope: Scope, but: Root | None = None) -> None:
         """Forget what was kept for a root that is gone (or has to load again), unless another root covers it."""
@@ -95,17 +142,36 @@ class Loader:
             if count % PURGE_SLICE == 0:
                 await asyncio.sleep(0)
 
-    def _known(self) -> Iterator[tuple[str, int]]:
-        """Every known path of the live roots, and how many levels below it are kept."""
-        for root in self._roots.maximal():
+    def known(self) -> Iterator[tuple[str, int]]:
+        """Every known path of the live roots, and how many levels below it are kept; some more than once."""
+        out_of_sight = [root for root in self._roots if root.live and self._table.is_out_of_sight(root.path)]
+        for root in (*self._roots.maximal(), *out_of_sight):
             levels = root.scope.value
             yield root.path, levels
             for path, _ in self._table.walk(root.path, levels):
                 if path != root.path:
                     yield path, levels - 1 if root.scope is Scope.SUBTREE else 0
 
+    def _readable(self, path: str) -> Record | None:
+        """What is known of a path by its record; nothing is of the children of one that may not be read."""
+        return self._table.records.get(path) or None
+
     def _is_kept_by_others(self, root: Root) -> bool:
+        if self._table.is_hidden(root.path):
+            return False
         for other in self._roots.covering(root.path):
             if other is not root and other.live and (other.scope is Scope.SUBTREE or root.scope is Scope.NODE):
                 return True
         return False
+
+
+def _nothing(path: str) -> Record | None:
+    """Known of any path."""
+    return None
+
+
+def _state(result: ReadResult) -> Record | None:
+    """What the table keeps of what was read."""
+    if isinstance(result, NoAuth):
+        return UNREADABLE
+    return result if isinstance(result, bytes) else None

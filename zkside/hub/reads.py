@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
-from zkside.errors import NoAuth, NoNode, TooStale, ZksideError
+from zkside.errors import HistoryChanged, NoAuth, NoNode, TooStale, ZksideError
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Root, Roots
 from zkside.hub.table import NodeTable
 from zkside.model import record as records
 from zkside.model.operation import Exists, GetChildren, GetData, Operation, ReadMany, Reply, Sync
-from zkside.model.record import Record
-from zkside.model.stat import Stat
+from zkside.model.record import UNREADABLE, Record
+from zkside.model.stat import STAT_SIZE_BYTES, Stat
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
 
@@ -66,6 +66,7 @@ class Listing:
 
 ReadState = Record | None | ZksideError
 """Of GetMany: the node, None if it is absent, NoAuth if it may not be read."""
+MAY_NOT_BE_READ = "its access control list does not allow it"
 
 
 class Reads:
@@ -96,7 +97,13 @@ class Reads:
             answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness)
             if answer is not None:
                 return _existing(path, answer)
-        return await self._from_server(GetData(path), freshness)
+        try:
+            got = await self._from_server(GetData(path), freshness)
+        except (NoAuth, NoNode) as error:
+            self._learn(path, _refused(error))
+            raise
+        self._learn(path, got.value)
+        return got
 
     async def exists(self, path: str, freshness: Freshness) -> Answer[Stat | None]:
         """An absent node is an answer."""
@@ -105,7 +112,13 @@ class Reads:
             if answer is not None:
                 stat = None if answer.value is None else records.stat(answer.value)
                 return Answer(stat, answer.zxid, answer.stale, answer.age_s)
-        return await self._from_server(Exists(path), freshness)
+        try:
+            found = await self._from_server(Exists(path), freshness)
+        except NoAuth as error:
+            self._learn(path, _refused(error))
+            raise
+        self._learn_stat(path, found.value)
+        return found
 
     async def get_many(self, wanted: Sequence[str], freshness: Freshness) -> Answer[list[ReadState]]:
         """One consistent cut (GUARANTEES R6)."""
@@ -118,7 +131,11 @@ class Reads:
                 return cached
         answer = await self._from_server(ReadMany(tuple(map(GetData, wanted))), freshness)
         states: list[ReadState] = []
-        for result in answer.value:
+        for path, result in zip(wanted, answer.value, strict=True):
+            if isinstance(result, bytes):
+                self._learn(path, result)
+            elif isinstance(result, NoAuth | NoNode):
+                self._learn(path, _refused(result))
             if isinstance(result, NoNode):
                 states.append(None)
             elif isinstance(result, bytes | NoAuth):
@@ -135,18 +152,32 @@ class Reads:
                 cached = self._cached_children(path, freshness)
             if cached is not None:
                 return cached
-        answer = await self._from_server(GetChildren(path), freshness)
+        try:
+            answer = await self._from_server(GetChildren(path), freshness)
+        except (NoAuth, NoNode) as error:
+            self._learn(path, _refused(error))
+            raise
         names, stat = answer.value
+        self._learn_stat(path, stat)
         return Answer(Listing(stat, sorted(names)), answer.zxid, answer.stale, answer.age_s)
 
     # From the cache
 
     def _cached_node(self, path: str, freshness: Freshness) -> Answer[Record | None] | None:
-        """None if the cache cannot answer: not kept, announced but not read yet, or behind min_zxid."""
-        root = self._roots.live_at(path)
+        """None if the cache cannot answer: not kept, announced but not read yet, or behind min_zxid.
+
+        Nor does it tell of a node that may not be read while the server can be asked: nothing tells the cache when
+        that ends.
+        """
+        root = self._live_at(path)
         if root is None or path in self._reader.unsettled:
             return None
-        found = self._judge(root, self._table.records.get(path), freshness)
+        record = self._table.records.get(path)
+        found = self._judge(root, record, freshness)
+        if record == UNREADABLE and found is not None:
+            if not found.stale:
+                return None
+            raise NoAuth(f"{path}: {MAY_NOT_BE_READ}", path=path)
         if found is not None:
             self.cached += 1
         return found
@@ -155,7 +186,7 @@ class Reads:
         """The table is one cut, and none of these paths has been announced since: so are these."""
         stalest: Root | None = None
         for path in wanted:
-            root = self._roots.live_at(path)
+            root = self._live_at(path)
             if root is None or path in self._reader.unsettled:
                 return None
             if stalest is None or (root.stale_since is not None and stalest.stale_since is None):
@@ -164,17 +195,29 @@ class Reads:
             return None
         states: list[ReadState] = [self._table.records.get(path) for path in wanted]
         self.cached += 1
-        return self._judge(stalest, states, freshness)
+        answer = self._judge(stalest, states, freshness)
+        if answer is not None and UNREADABLE in states:
+            for number, path in enumerate(wanted):
+                if states[number] == UNREADABLE:
+                    states[number] = NoAuth(f"{path}: {MAY_NOT_BE_READ}", path=path)
+                    if not answer.stale:
+                        self.doubt(path)  # so that who asks again hears of it when it may be read
+        return answer
 
     def _cached_children(self, path: str, freshness: Freshness) -> Answer[Listing] | None:
         root = self._roots.live_below(path)
-        if root is None or path in self._reader.unsettled:
+        if root is None or path in self._reader.unsettled or self._table.is_hidden(path):
             return None  # a child that came or went has announced its parent too
         record = self._table.records.get(path)
         if record is None:
             if self._judge(root, None, freshness) is None:
                 return None
             raise NoNode(f"{path} does not exist")
+        if record == UNREADABLE:
+            answer = self._judge(root, None, freshness)
+            if answer is None or not answer.stale:
+                return None
+            raise NoAuth(f"{path}: {MAY_NOT_BE_READ}", path=path)
         self.cached += 1
         return self._judge(root, Listing(records.stat(record), self._table.children(path).copy()), freshness)
 
@@ -200,7 +243,7 @@ class Reads:
 
     async def _keep(self, path: str, scope: Scope) -> bool:
         """Have a path cached from now on, until it is idle; False if it cannot be."""
-        kept = self._roots.live_at(path) if scope is Scope.NODE else self._roots.live_below(path)
+        kept = self._live_at(path) if scope is Scope.NODE else self._roots.live_below(path)
         if kept is not None or (self._roots.get(path, scope) is None and len(self._roots) >= self.max_roots):
             return kept is not None
         root = self._keeper.acquire(path, scope)
@@ -209,6 +252,36 @@ class Reads:
         finally:
             self._keeper.release(root)
         return True
+
+    def _live_at(self, path: str) -> Root | None:
+        """The nearest live root that knows a path: one that covers it from above does not, below a node whose
+        children may not be listed."""
+        root = self._roots.live_at(path)
+        if root is not None and root.path != path and self._table.is_hidden(path):
+            return None
+        return root
+
+    # What an answer tells the cache
+
+    def doubt(self, path: str) -> None:
+        """Something that no event tells may have happened to a path, such as a new ACL: what is cached of it is
+        read again before it is served."""
+        if self._roots.live_at(path) is not None:
+            self._reader.doubt(path)
+
+    def _learn(self, path: str, found: Record | None) -> None:
+        """The server's answer shows what no event tells: another ACL, and what was changed under it.
+
+        An answer older than the table's state differs too; then the node is read once more than it had to be.
+        """
+        known = self._table.records.get(path)
+        if (known and known[-STAT_SIZE_BYTES:]) != (found and found[-STAT_SIZE_BYTES:]):
+            self.doubt(path)
+
+    def _learn_stat(self, path: str, found: Stat | None) -> None:
+        known = self._table.records.get(path)
+        if known != UNREADABLE and (records.stat(known) if known else None) != found:
+            self.doubt(path)
 
     async def _keep_all(self, wanted: Sequence[str]) -> None:
         """Have paths cached from now on, as far as they can be."""
@@ -232,6 +305,13 @@ class Reads:
         while reply.zxid < freshness.min_zxid:
             synced = session.call(Sync())
             reply = await self._after(synced, session.call(operation))
+            if reply.zxid < freshness.min_zxid <= session.history.former_zxid:
+                raise HistoryChanged(
+                    f"min_zxid {freshness.min_zxid:#x} is of a history of ZooKeeper that is over: its leader is at "
+                    f"{reply.zxid:#x}. Forget the zxids of before, and read without min_zxid",
+                    min_zxid=f"{freshness.min_zxid:#x}",
+                    zxid=f"{reply.zxid:#x}",
+                )
             if reply.zxid < freshness.min_zxid:
                 await asyncio.sleep(BEHIND_RETRY_S)  # the transaction is not committed yet: nothing tells when
         return Answer(reply.value, reply.zxid, False, 0.0)
@@ -250,3 +330,8 @@ def _existing(path: str, answer: Answer[Record | None]) -> Answer[Record]:
     if answer.value is None:
         raise NoNode(f"{path} does not exist")
     return answer  # type: ignore[return-value]
+
+
+def _refused(error: NoAuth | NoNode) -> Record | None:
+    """The state that a refusal to read a node shows."""
+    return UNREADABLE if isinstance(error, NoAuth) else None

@@ -25,6 +25,8 @@ class Root:
     live: bool = False
     stale_since: float | None = None
     """Loop time of the last moment at which it was known to be current; None while it is."""
+    is_vital: bool = False
+    """Somebody waits for the end of its node, or holds it: it is kept however full the caches are."""
     users: int = 0
     last_used: float = 0.0
     announced: set[str] = field(default_factory=set)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -22,4 +22,8 @@ class HubSettings:
     """Events that one EVENTS subscriber may leave unread."""
     state_dir: Path | None = None
     """Where caches are kept over restarts; None: nowhere."""
+    identity: str = field(default="", repr=False)
+    """Whose they are: of which ensemble, and as whom it is read. Caches of anybody else are not believed."""
     snapshot_interval_s: float = 30.0
+    revalidate_interval_s: float = 15.0
+    """In what time all that is cached is looked at again, for what no event tells; see hub/revalidation.py."""

@@ -24,6 +24,8 @@ class SnapshotReason(Enum):
     INITIAL = "initial"
     RESUME_TOO_OLD = "resume too old"
     OVERFLOW = "overflow"
+    HISTORY_CHANGED = "history changed"
+    """ZooKeeper was wiped, or restored from an older snapshot: zxids of before cannot be compared with later ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class SnapshotChunk:
     index: int
 
     @property
+    def epoch_id(self) -> str:
+        """The history of its zxids."""
+        return self.image.epoch_id
+
+    @property
     def more(self) -> bool:
         return self.index + 1 < len(self.image.chunks)
 
@@ -48,19 +55,26 @@ class Changes:
     zxid: int
     cuts: list[tuple[int, Cut]]
 
+    @property
+    def epoch_id(self) -> str:
+        """The history of its zxids."""
+        return self.cuts[0][1].epoch_id
+
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
     """All up to here has been delivered."""
 
     zxid: int
+    epoch_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SessionChanged:
-    """The session that keeps the targets current has another state."""
+    """The session that keeps the targets current has another state, or they have become stale, or current again."""
 
     zxid: int
+    epoch_id: str
     status: SessionStatus
 
 
@@ -70,9 +84,10 @@ Delivery = SnapshotChunk | Changes | Bookmark | SessionChanged
 class Subscription:
     """What one stream receives, one `next` after the other.
 
-    Ordering: a target's zxids never go back and no change comes twice (GUARANTEES W1, W2). A cut covers all
-    targets, and none is sent while a target waits for its snapshot, so the zxid of a Changes or a Bookmark
-    is a point at which the stream can be resumed.
+    Ordering: a target's zxids never go back and no change comes twice (GUARANTEES W1, W2) within one history of
+    ZooKeeper; another one begins with a snapshot that says so (V2). A cut covers all targets, and none is sent while
+    a target waits for its snapshot, so the zxid of a Changes or a Bookmark is a point at which the stream can be
+    resumed.
     """
 
     def __init__(
@@ -83,7 +98,10 @@ class Subscription:
         resume_zxid: int | None,
         bookmark_interval_s: float | None,
         on_close: Callable[[Subscription], None],
+        *,
+        is_of_history: bool = True,
     ) -> None:
+        """With `is_of_history` False the resume point is of a history that is over."""
         self._feeds = feeds
         self._roots = roots
         self._settled = settled
@@ -92,13 +110,14 @@ class Subscription:
         self._cursors = [0] * len(feeds)
         self._snapshots: dict[int, SnapshotReason] = {}
         self._statuses: deque[SessionStatus] = deque(maxlen=STATUSES_KEPT)
+        self._told_stale = self.is_stale()
         self._outbox: deque[Delivery] = deque()
         self._waiter: asyncio.Future[bool] | None = None
         for index, feed in enumerate(feeds):
             cursor = feed.resume_at(resume_zxid) if resume_zxid is not None else None
             if cursor is None:
-                initial = resume_zxid is None
-                self._snapshots[index] = SnapshotReason.INITIAL if initial else SnapshotReason.RESUME_TOO_OLD
+                missed = SnapshotReason.RESUME_TOO_OLD if is_of_history else SnapshotReason.HISTORY_CHANGED
+                self._snapshots[index] = SnapshotReason.INITIAL if resume_zxid is None else missed
             else:
                 self._cursors[index] = cursor
             feed.wakes[self.wake] = None
@@ -110,8 +129,14 @@ class Subscription:
 
     def session_changed(self, status: SessionStatus) -> None:
         """Deliver a change of the session."""
+        self._told_stale = self.is_stale()
         self._statuses.append(status)
         self.wake()
+
+    def staleness_changed(self, status: SessionStatus) -> None:
+        """The targets may be stale although the session has not changed, or current again: if so, deliver that."""
+        if self.is_stale() != self._told_stale:
+            self.session_changed(status)
 
     def is_stale(self) -> bool:
         """Whether a target is cut off from ZooKeeper, or not yet compared with it again."""
@@ -135,10 +160,14 @@ class Subscription:
         while True:
             if self._outbox:
                 return self._outbox.popleft()
-            if self._snapshots:
+            ended_at = self._feeds[0].ended_at
+            if self._snapshots and ended_at is None:
                 await self._take_snapshots()
             elif self._statuses:
-                return SessionChanged(self._settled(), self._statuses.popleft())
+                zxid = self._settled() if ended_at is None else ended_at
+                return SessionChanged(zxid, self._feeds[0].epoch_id, self._statuses.popleft())
+            elif ended_at is not None:
+                await self._woken()
             elif (changes := self._take_changes()) is not None:
                 return changes
             elif not self._snapshots and not await self._woken() and self._is_up_to_date():
@@ -163,7 +192,10 @@ class Subscription:
     def _take_changes(self) -> Changes | None:
         behind = [i for i, feed in enumerate(self._feeds) if self._cursors[i] < feed.sequence]
         for index in behind:
-            if self._cursors[index] < self._feeds[index].floor:
+            cursor, feed = self._cursors[index], self._feeds[index]
+            if cursor < feed.history_floor:
+                self._snapshots[index] = SnapshotReason.HISTORY_CHANGED
+            elif cursor < feed.floor:
                 self._snapshots[index] = SnapshotReason.OVERFLOW
         if self._snapshots:
             return None
@@ -179,7 +211,7 @@ class Subscription:
         return all(feed.sequence == cursor for feed, cursor in zip(self._feeds, self._cursors, strict=True))
 
     def _bookmark(self) -> Bookmark:
-        return Bookmark(self._settled())
+        return Bookmark(self._settled(), self._feeds[0].epoch_id)
 
     async def _woken(self) -> bool:
         """Wait for something to deliver; False when a bookmark is due first."""

@@ -1,6 +1,7 @@
 """The node table: what is cached, as one flat map.
 
-Holds published state only: at any moment it is one consistent cut of ZooKeeper (see hub/reader.py).
+Holds published state only: at any moment it is one consistent cut of ZooKeeper (see hub/reader.py). A node that
+exists and may not be read is in it as UNREADABLE: it is no absent one (docs/adr/0020).
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zkside.model import path as paths
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 
 
 class NodeTable:
-    """path → record, or → None for a path that is known to be absent."""
+    """path → record, or → UNREADABLE, or → None for a path that is known to be absent."""
 
     def __init__(self) -> None:
         self.records: dict[str, Record | None] = {}
@@ -46,6 +47,18 @@ class NodeTable:
         if names is None:
             names = self._sorted[path] = sorted(self._children.get(path, ()))
         return names
+
+    def is_hidden(self, path: str) -> bool:
+        """Whether a path that is not known may exist all the same."""
+        return path not in self.records and self.is_out_of_sight(path)
+
+    def is_out_of_sight(self, path: str) -> bool:
+        """Whether it lies below a node that may not be read, whose children nobody can list."""
+        while path != "/":
+            path = paths.parent(path)
+            if path in self.records:
+                return self.records[path] == UNREADABLE
+        return False
 
     def names(self, path: str) -> frozenset[str] | set[str]:
         """Names of the cached nodes directly below, in no order. Do not change the set."""

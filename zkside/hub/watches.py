@@ -11,17 +11,17 @@ watch only after that one is set, and the old one is removed after that.
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from zkside.errors import ConnectionLoss, SessionLost, Unavailable, ZksideError
+from zkside.errors import ZksideError
+from zkside.hub.asking import BACKOFF, is_passing
 from zkside.hub.roots import Root
 from zkside.model import path as paths
 from zkside.model.operation import AddWatch, RemoveWatch, Reply
 from zkside.model.watch import Scope
 from zkside.zk.session import Session
-
-PASSING = (Unavailable, ConnectionLoss, SessionLost)
-"""What a request fails with when the connection is to blame: after the next one it can be made again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +32,8 @@ class Watch:
     recursive: bool
     in_place: asyncio.Future[None]
     """Done once the server has it."""
+    epoch: int = 0
+    """Of the session in which the server has it; 0 before the first."""
     roots: set[Root] = field(default_factory=set)
 
 
@@ -43,6 +45,14 @@ class Watches:
         self._watches: dict[str, Watch] = {}
         self._serving: dict[Root, Watch] = {}
         self._removing: set[str] = set()
+        self._again: dict[asyncio.TimerHandle, None] = {}
+        """Requests that were refused for the moment, and are to be made again."""
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        for timer in self._again:
+            timer.cancel()
+        self._again.clear()
 
     def serve(self, root: Root) -> asyncio.Future[None]:
         """Give a root a watch; the future is done once the server has it.
@@ -98,10 +108,14 @@ class Watches:
             self._send_removal(path)
         if new_session:
             self._removing.clear()
-        adding = [self._add(watch) for watch in self._watches.values() if new_session or not watch.in_place.done()]
+        adding = [self._add(watch) for watch in self._watches.values() if new_session or not self.is_in_place(watch)]
         for result in await asyncio.gather(*adding, return_exceptions=True):
-            if isinstance(result, BaseException) and _is_passing(result):
+            if isinstance(result, BaseException) and is_passing(result):
                 raise result
+
+    def is_in_place(self, watch: Watch) -> bool:
+        """Whether the server has it, for the present session."""
+        return watch.epoch == self._session.epoch and watch.in_place.done() and watch.in_place.exception() is None
 
     def count(self) -> dict[str, int]:
         """Watches that the server has, by kind."""
@@ -128,24 +142,46 @@ class Watches:
                 return watch
         return None
 
-    def _add(self, watch: Watch) -> asyncio.Future[Reply[None]]:
+    def _add(self, watch: Watch, attempt: int = 0) -> asyncio.Future[Reply[None]]:
         self._removing.discard(watch.path)
+        epoch = self._session.epoch
         adding = self._session.call(AddWatch(watch.path, watch.recursive))
-        adding.add_done_callback(lambda done: self._added(watch, done))
+        adding.add_done_callback(lambda done: self._added(watch, epoch, attempt, done))
         return adding
 
-    def _added(self, watch: Watch, done: asyncio.Future[Reply[None]]) -> None:
+    def _added(self, watch: Watch, epoch: int, attempt: int, done: asyncio.Future[Reply[None]]) -> None:
         # Looked at in any case, lest asyncio report it as overlooked.
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if self._watches.get(watch.path) is not watch:
             return
         if error is None:
+            watch.epoch = epoch
             if not watch.in_place.done():
                 watch.in_place.set_result(None)
             if watch.recursive:
                 self._subsume(watch)
-        elif isinstance(error, ZksideError) and not _is_passing(error) and not watch.in_place.done():
+        elif is_passing(error):
+            self._later(attempt, lambda: self._add_again(watch, attempt + 1))
+        elif isinstance(error, ZksideError) and not watch.in_place.done():
             watch.in_place.set_exception(error)
+
+    def _add_again(self, watch: Watch, attempt: int) -> None:
+        if self._watches.get(watch.path) is watch and not self.is_in_place(watch):
+            self._add(watch, attempt)
+
+    def _later(self, attempt: int, act: Callable[[], object]) -> None:
+        """Refused while there is a connection: no event would say when to try again. Without one `synchronise` does
+        it after the next."""
+        if not self._session.status.state.is_connected:
+            return
+
+        def due() -> None:
+            del self._again[timer]
+            act()
+
+        delay_s = BACKOFF.delay_s(attempt, random.random())
+        timer = asyncio.get_running_loop().call_later(delay_s, due)
+        self._again[timer] = None
 
     def _subsume(self, watch: Watch) -> None:
         """Move the roots of the watches below onto this one, which is set, and remove those."""
@@ -162,18 +198,22 @@ class Watches:
         del self._watches[watch.path]
         self._send_removal(watch.path)
 
-    def _send_removal(self, path: str) -> None:
+    def _send_removal(self, path: str, attempt: int = 0) -> None:
         self._removing.add(path)
-        self._session.call(RemoveWatch(path)).add_done_callback(lambda done: self._removed(path, done))
+        removing = self._session.call(RemoveWatch(path))
+        removing.add_done_callback(lambda done: self._removed(path, attempt, done))
 
-    def _removed(self, path: str, done: asyncio.Future[Reply[None]]) -> None:
-        if not done.cancelled() and (done.exception() is None or not _is_passing(done.exception())):
+    def _removed(self, path: str, attempt: int, done: asyncio.Future[Reply[None]]) -> None:
+        if done.cancelled():
+            return
+        if not is_passing(done.exception()):
             self._removing.discard(path)
+        elif path in self._removing:
+            self._later(attempt, lambda: self._remove_again(path, attempt + 1))
 
-
-def _is_passing(error: BaseException | None) -> bool:
-    """Whether a request failed because of the connection: `synchronise` sends it again."""
-    return isinstance(error, PASSING)
+    def _remove_again(self, path: str, attempt: int) -> None:
+        if path in self._removing:
+            self._send_removal(path, attempt)
 
 
 def _copy(source: asyncio.Future[None], target: asyncio.Future[None]) -> None:

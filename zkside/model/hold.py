@@ -30,6 +30,16 @@ OWNER = "owner"
 """In the data of Terms: what the owner calls itself."""
 
 
+class OnExists(Enum):
+    """What to do about a node that has the name already."""
+
+    FAIL = "fail"
+    WAIT = "wait"
+    """Until it has gone."""
+    REPLACE = "replace"
+    """Take its place if it says the same of itself, else wait."""
+
+
 class Reason(Enum):
     """Why a hold entered its state; these names travel."""
 
@@ -68,6 +78,8 @@ class Terms:
     """Somebody else may get it as soon as its node is gone: its owner has to stop believing before that."""
     is_revocable: bool = False
     """Its owner is told when the node's data becomes __REVOKE__."""
+    follows_data: bool = False
+    """What its node's data becomes goes on into the next epoch."""
     identity: str = ""
     """Whose it is by the policy; '' where none was in force when it was opened."""
     data: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -138,6 +150,7 @@ class HoldRow:
             "heartbeat_timeout_s": str(terms.heartbeat_timeout_s),
             "is_exclusive": "yes" if terms.is_exclusive else "",
             "is_revocable": "yes" if terms.is_revocable else "",
+            "follows_data": "yes" if terms.follows_data else "",
             "identity": terms.identity,
         }
         return cls(hold_id, terms.recipe, path, czxid, resume_token, terms.reconnect_grace_s, data)
@@ -153,6 +166,7 @@ class HoldRow:
             float(data.pop("heartbeat_timeout_s")),
             is_exclusive=bool(data.pop("is_exclusive", "")),
             is_revocable=bool(data.pop("is_revocable", "")),
+            follows_data=bool(data.pop("follows_data", "")),
             identity=data.pop("identity", ""),
             data=data,
         )

@@ -63,8 +63,10 @@ def is_member(record: Record) -> bool:
     """Whether a child of a group is a member.
 
     Ephemeral nodes are, and those persistent ones that hold a service instance (Curator's PERMANENT ones); a
-    directory or a lock's parent below the same path is not.
+    directory or a lock's parent below the same path is not, and of one that may not be read nobody can tell.
     """
+    if record == records.UNREADABLE:
+        return False
     return records.stat(record).ephemeral_owner != 0 or decode(records.data(record)) is not None
 
 
@@ -128,6 +130,23 @@ def decode(data: bytes) -> ServiceInstance | None:
     except (ValueError, RecursionError):
         return None
     return instance
+
+
+def is_same_member(one: bytes, other: bytes) -> bool:
+    """Whether two data of one member's node say the same of where it is to be found.
+
+    An instance that starts anew has another registration time, and says the same.
+    """
+    if one == other:
+        return True
+    first, second = decode(one), decode(other)
+    if first is None or second is None:
+        return False
+    return _place(first) == _place(second)
+
+
+def _place(instance: ServiceInstance) -> tuple[object, ...]:
+    return instance.name, instance.id, instance.address, instance.port, instance.ssl_port
 
 
 def _json(value: Any) -> str:

@@ -1,8 +1,8 @@
 """A node as the cache keeps it: the bytes that ZooKeeper sent, data first, then its 68-byte Stat.
 
 One `bytes` object a node costs a fifth of the memory of a decoded Stat, is untracked by the garbage
-collector (100,000 of them do not lengthen its pauses), and is one slice of the reply. A `Record` is never
-empty, so `None` is left to mean "absent".
+collector (100,000 of them do not lengthen its pauses), and is one slice of the reply. The record of a node that
+was read is never empty: that is left to mean "may not be read", as `None` means "absent".
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from zkside.model.stat import STAT_SIZE_BYTES, Stat
 
 Record = bytes
 
+UNREADABLE: Record = b""
+"""The node exists, and the session may not read it: nothing else is known of it. The functions below do not take it."""
+
 _NUM_CHILDREN = struct.Struct("!i")
+_PZXID = 8
+_AFTER_MTIME = 36
+"""Bytes of the Stat behind these fields."""
 _ZXIDS = struct.Struct("!qq44xq")  # czxid, mzxid, …, pzxid
 
 
@@ -36,6 +42,20 @@ def zxids(record: Record) -> tuple[int, int, int]:
     """(czxid, mzxid, pzxid): they differ whenever the node, its data or its list of children does."""
     czxid, mzxid, pzxid = _ZXIDS.unpack_from(record, len(record) - STAT_SIZE_BYTES)
     return czxid, mzxid, pzxid
+
+
+def are_same(one: Record, other: Record) -> bool:
+    """Whether two states of a path are of the same node, data and list of children; the ACL may differ.
+
+    Zxids alone tell that within one history of ZooKeeper. In another one the same zxid can stand for something else,
+    at another time.
+    """
+    return are_written_alike(one, other) and one[-_PZXID:] == other[-_PZXID:]
+
+
+def are_written_alike(one: Record, other: Record) -> bool:
+    """Whether two states of a path have the same data, czxid, mzxid, ctime and mtime."""
+    return one[:-_AFTER_MTIME] == other[:-_AFTER_MTIME]
 
 
 def num_children(record: Record) -> int:

@@ -43,7 +43,14 @@ class SessionStatus:
     reason: str
     sequence: int
     """Grows by one with every change of state."""
+    history: int = 1
+    """The number of ZooKeeper's history: another one begins where its zxids went back. Belongs to the epoch."""
 
     @property
     def session_id_hex(self) -> str:
-        return f"{self.session_id:#x}" if self.session_id else ""
+        return hex_of(self.session_id)
+
+
+def hex_of(session_id: int) -> str:
+    """As ZooKeeper prints it: a session id is 64 bits without a sign, and begins with the server's number. "" for 0."""
+    return f"{session_id & 0xFFFF_FFFF_FFFF_FFFF:#x}" if session_id else ""

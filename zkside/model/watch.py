@@ -63,10 +63,12 @@ class ChangeType(Enum):
     DELETED = "deleted"
     RECREATED = "recreated"
     """Exists before and after, but as another node (another czxid)."""
+    UNREADABLE = "unreadable"
+    """Exists, and may not be read (any more)."""
 
 
 class Change(NamedTuple):
-    """The latest state of one path; `record` is None when it was deleted."""
+    """The latest state of one path; `record` is None when it was deleted, UNREADABLE when it may not be read."""
 
     type: ChangeType
     zxid: int

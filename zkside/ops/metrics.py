@@ -89,6 +89,14 @@ def families(view: View) -> Iterator[Metric]:
         ],
     )
     yield _labelled(
+        CounterMetricFamily(
+            "zkside_task_restarts",
+            "Deaths of the daemon's tasks, each of which is started again, or ends the daemon.",
+            labels=("task",),
+        ),
+        [((task,), count) for task, count in sorted(view.task_deaths.items())],
+    )
+    yield _labelled(
         CounterMetricFamily("zkside_quota_refusals", "What was refused with QUOTA, by the limit.", labels=("limit",)),
         [((limit,), count) for limit, count in sorted(view.refused.items())],
     )
@@ -140,6 +148,16 @@ def _session(view: View) -> Iterator[Metric]:
         CounterMetricFamily("zkside_session_transitions", "Changes of the state.", labels=("from", "to")),
         [((_word(one), _word(other)), session.transitions.get((one, other), 0)) for one, other in WAYS],
     )
+    yield _counter(
+        "zkside_history_changes",
+        "Times that ZooKeeper's history went back: it was wiped, or restored from an older snapshot.",
+        session.history_changes,
+    )
+    yield _gauge(
+        "zkside_history",
+        "Counts the histories of ZooKeeper that this daemon has seen, over its restarts where it has a state_dir.",
+        session.status.history,
+    )
     yield _gauge("zkside_session_epoch", "Counts the ZooKeeper sessions; 0 before the first.", session.status.epoch)
     yield _gauge(
         "zkside_session_timeout_seconds",
@@ -168,6 +186,20 @@ def _session(view: View) -> Iterator[Metric]:
         session.ping_late_max_s,
     )
     yield _counter("zkside_journal_errors", "Times that the journal could not be written.", session.journal.errors)
+    yield _counter(
+        "zkside_state_remade",
+        "Times that state_dir, or a file in it, was removed while the daemon ran, and was made anew.",
+        session.journal.remade,
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_state_set_aside",
+            "Files of state_dir that were not believed at the start (altered, cut short, copied, somebody else's) and "
+            "are kept under another name.",
+            labels=("file",),
+        ),
+        [(("journal",), session.journal.set_aside), (("caches",), view.hub.set_aside)],
+    )
     yield _gauge("zkside_janitor_pending", "Nodes that wait to be deleted by the janitor.", session.janitor.pending)
 
 
@@ -226,7 +258,30 @@ def _hub(view: View) -> Iterator[Metric]:
     yield _gauge("zkside_cache_nodes", "Nodes in the caches, absent ones too.", hub.cached_nodes)
     yield _gauge("zkside_cache_bytes", "Bytes of the nodes in the caches.", hub.cached_bytes)
     yield _gauge("zkside_cache_age_seconds", "Age of the oldest stale cache; 0 when all are fresh.", hub.cache_age_s)
+    yield _gauge(
+        "zkside_cache_unreadable_nodes", "Nodes that cannot be read: what covers them is stale.", hub.unreadable
+    )
+    yield _labelled(
+        CounterMetricFamily(
+            "zkside_cache_doubts",
+            "Times that something was found that claimed to be current and that nothing kept so: it is stale until it "
+            "has been compared. By what was wrong.",
+            labels=("what",),
+        ),
+        [((what,), count) for what, count in sorted(hub.doubted.items())],
+    )
     yield _counter("zkside_cache_save_errors", "Times that the caches could not be written to disk.", hub.save_errors)
+    yield _gauge(
+        "zkside_cache_revalidation_age_seconds",
+        "How long ago the last whole look at the caches began, for what no event tells: a change of an ACL.",
+        hub.revalidation_age_s,
+    )
+    yield _counter(
+        "zkside_cache_revalidation_found", "Nodes that such a look found to be otherwise.", hub.revalidation_found
+    )
+    yield _counter(
+        "zkside_cache_revalidation_errors", "Parts of such a look that failed and came again.", hub.revalidation_errors
+    )
     yield _counter(
         "zkside_cache_forced_cuts",
         "Cuts published before all of their transaction was known, because changes never ceased.",

@@ -12,6 +12,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+from zkside.supervisor import Permanent, Supervisor, nothing
+
 
 class ServiceManager:
     """systemd, if it started this process. All on the event loop."""
@@ -20,7 +22,7 @@ class ServiceManager:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self._watchdog_s = _watchdog_s(environment)
         self._socket: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._task: Permanent | None = None
         self._told = ""
 
     def ready(self) -> None:
@@ -34,21 +36,28 @@ class ServiceManager:
     def stopping(self) -> None:
         self._tell("STOPPING=1")
 
-    def start(self, status: Callable[[], str]) -> None:
+    def start(self, status: Callable[[], str], supervisor: Supervisor) -> None:
         """Ping the watchdog from the loop as often as is asked for, and tell the status when it has changed.
 
         A loop that hangs pings no more, and systemd ends the process and starts the next.
         """
         if self._address:
-            self._beat(status)
+            self._task = supervisor.start("systemd", lambda: self._run(status), nothing)
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._task is not None:
+            self._task.stop()
+            self._task = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    async def _run(self, status: Callable[[], str]) -> None:
+        # Twice as often as needed, so that one late timer is no restart.
+        interval_s = self._watchdog_s / 2 if self._watchdog_s else STATUS_INTERVAL_S
+        while True:
+            self._beat(status)
+            await asyncio.sleep(min(interval_s, STATUS_INTERVAL_S))
 
     def _beat(self, status: Callable[[], str]) -> None:
         words = status().replace("\n", " ")
@@ -57,9 +66,6 @@ class ServiceManager:
             self._tell(f"STATUS={words}")
         if self._watchdog_s:
             self._tell("WATCHDOG=1")
-        # Twice as often as needed, so that one late timer is no restart.
-        interval_s = self._watchdog_s / 2 if self._watchdog_s else STATUS_INTERVAL_S
-        self._timer = asyncio.get_running_loop().call_later(min(interval_s, STATUS_INTERVAL_S), self._beat, status)
 
     def _tell(self, words: str) -> None:
         if not self._address:

@@ -34,6 +34,8 @@ class View:
     incidents: int
     """Calls that ended in an error of zkside's own, counted."""
     reloads: ReloadStatistics
+    task_deaths: Mapping[str, int]
+    """Of the daemon's tasks, by name, counted."""
     rpc: tuple[Metric, ...]
     """The families of the gRPC server and its streams."""
     shut: str = ""
@@ -43,13 +45,16 @@ class View:
 def why_not_ready(view: View) -> str:
     """Why no new work should come here; '' when it may.
 
-    A suspended session is ready: it is mostly back in a moment, caches answer meanwhile, and a fleet that all
+    Caches that are not kept current though there is a connection are not ready: another daemon may do better. A
+    suspended session is ready: it is mostly back in a moment, caches answer meanwhile, and a fleet that all
     leaves its load balancers because of one ZooKeeper election makes an outage of a hiccup.
     """
     if view.draining:
         return "draining"
     if view.shut:
         return f"a listener is shut: {view.shut}"
+    if view.hub.not_kept:
+        return f"the caches are not kept current: {view.hub.not_kept}"
     status = view.session.status
     if status.state.is_connected or status.state is SessionState.SUSPENDED:
         return ""

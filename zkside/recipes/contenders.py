@@ -7,11 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from zkside.core.queueing import Contender, contenders, holders
-from zkside.errors import NoNode
+from zkside.errors import NoNode, ZksideError
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness, Reads
 from zkside.model import path as paths
 from zkside.model import record as records
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Scope, Target
 
 LOOK_INTERVAL_S = 1.0
@@ -20,12 +21,13 @@ LOOK_INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A contender's place in the queue."""
+    """A contender's place in the queue. Of one whose node may not be read only that and its path are known."""
 
     path: str
     value: bytes
     czxid: int
     session_id: int
+    """0, as the czxid, if the node may not be read."""
     is_holder: bool
     is_shared: bool
 
@@ -52,7 +54,9 @@ async def read(reads: Reads, path: str, freshness: Freshness) -> Answer[list[Pla
         return Answer([], absent.zxid, absent.stale, absent.age_s)
     queue = contenders(listing.value.names)
     nodes = await reads.get_many([paths.join(path, each.name) for each in queue], freshness)
-    living = [(each, node) for each, node in zip(queue, nodes.value, strict=True) if isinstance(node, bytes)]
+    # What may not be read is there all the same: without it another would be taken for the holder.
+    states = [UNREADABLE if isinstance(node, ZksideError) else node for node in nodes.value]
+    living = [(each, node) for each, node in zip(queue, states, strict=True) if node is not None]
     holding = holders([each for each, _ in living])
     places = [_place(path, each, node, is_holder=each in holding) for each, node in living]
     return Answer(places, min(listing.zxid, nodes.zxid), listing.stale or nodes.stale, max(listing.age_s, nodes.age_s))
@@ -81,7 +85,9 @@ def _first(hub: Hub, path: str) -> Place | None:
     return _place(path, first, record, is_holder=True) if first is not None and record is not None else None
 
 
-def _place(path: str, each: Contender, record: bytes, *, is_holder: bool) -> Place:
+def _place(path: str, each: Contender, record: Record, *, is_holder: bool) -> Place:
+    if record == UNREADABLE:
+        return Place(paths.join(path, each.name), b"", 0, 0, is_holder, each.kind.is_shared)
     stat = records.stat(record)
     return Place(
         paths.join(path, each.name),

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import math
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from functools import partial
+from dataclasses import dataclass, replace
+from operator import eq
 
-from zkside.errors import ConnectionLoss, NotSupported, Quota, SessionLost, SessionSuspended, Unavailable
-from zkside.model.hold import HoldUpdate, Reason, Terms
-from zkside.model.operation import Create, Created, CreateMode, Exists, GetEphemerals, Reply
+from zkside.errors import (
+    BadVersion,
+    ConnectionLoss,
+    NoAuth,
+    NodeExists,
+    NoNode,
+    NotSupported,
+    Quota,
+    SessionLost,
+    SessionSuspended,
+    Unavailable,
+)
+from zkside.model import record as records
+from zkside.model.hold import HoldUpdate, OnExists, Reason, Terms
+from zkside.model.operation import Create, Created, CreateMode, Delete, Exists, GetData, GetEphemerals, Reply
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
@@ -17,7 +31,25 @@ from zkside.zk.session import Session
 
 RECIPE = "ephemeral"
 
-Creating = Callable[[], Awaitable[Reply[Created]]]
+
+@dataclass(slots=True)
+class _Wish:
+    """The node that is wanted, in every epoch anew."""
+
+    holds: Holds
+    writes: Writes
+    operation: Create
+    make_parents: bool
+    parents: CreateMode
+    on_exists: OnExists
+    wait_timeout_s: float
+    is_same: Callable[[bytes, bytes], bool]
+    """Whether two data of the node say the same, so that one may take the other's place."""
+
+    async def create(self, deadline_s: float | None) -> Reply[Created]:
+        return await self.writes.create(
+            self.operation, make_parents=self.make_parents, parents=self.parents, deadline_s=deadline_s
+        )
 
 
 async def hold_ephemeral(
@@ -29,65 +61,177 @@ async def hold_ephemeral(
     make_parents: bool,
     parents: CreateMode = CreateMode.PERSISTENT,
     recreate: bool,
+    on_exists: OnExists = OnExists.FAIL,
+    wait_timeout_s: float = math.inf,
+    is_same: Callable[[bytes, bytes], bool] = eq,
     resume_token: str,
     deadline_s: float | None,
 ) -> AsyncGenerator[HoldUpdate, None]:
-    """The updates of one stream, beginning with HELD.
+    """The updates of one stream, beginning with HELD, or with WAITING where `on_exists` says so.
 
-    With `recreate` a LOST by the end of the session is followed by a new hold in the next epoch. Raises before
-    the first update: what Writes.create raises; Quota; HoldLost (resume_token). Cancellation: as a broken stream.
+    With `recreate` a LOST by the end of the session is followed by a new hold in the next epoch, whose node has the
+    data that the one before had last. Raises before the first update: what Writes.create raises; Quota; HoldLost
+    (resume_token). Cancellation: as a broken stream.
     """
+    wish = _Wish(holds, writes, operation, make_parents, parents, on_exists, wait_timeout_s, is_same)
     hold = None
     if resume_token:
         hold = holds.take_up(resume_token, terms.recipe, terms.requested_path, terms.identity)
     resumed = hold is not None
-    create = partial(writes.create, operation, make_parents=make_parents, parents=parents)
     if hold is None:
-        hold = await _create(holds, partial(create, deadline_s=deadline_s), terms)
+        hold = await _begin(wish, terms, deadline_s)
     while True:
         async with aclosing(hold.updates(resumed=resumed)) as updates:
             async for update in updates:
                 yield update
         if not (recreate and hold.state.is_over and hold.reason is Reason.SESSION_LOST):
             return
-        hold = await _recreate(holds, create, terms, hold)
+        hold = await _recreate(wish, terms, hold)
         resumed = False
 
 
-async def _create(holds: Holds, create: Creating, terms: Terms) -> Hold:
-    hold = holds.open(terms)
+async def _begin(wish: _Wish, terms: Terms, deadline_s: float | None) -> Hold:
+    """A hold that has its node, or that waits for it."""
+    hold = wish.holds.open(terms)
+    if wish.on_exists is not OnExists.FAIL:
+        hold.run(_enter(wish, hold))
+        return hold
     try:
-        epoch = holds.session.epoch
-        made = (await create()).value
-        if made.stat is None:
-            holds.session.janitor.delete(made.path)
-            raise NotSupported("this ZooKeeper does not tell the Stat of what it creates: holds need 3.5 or newer")
-        hold.grant(made.path, made.stat.czxid, epoch, reason=Reason.CREATED)
+        await _take(wish, hold, deadline_s)
     finally:
         hold.forget()
     return hold
 
 
-async def _recreate(holds: Holds, create: Creating, terms: Terms, lost: Hold) -> Hold:
+async def _take(wish: _Wish, hold: Hold, deadline_s: float | None = None) -> None:
+    session = wish.holds.session
+    epoch = session.epoch
+    made = (await wish.create(deadline_s)).value
+    if made.stat is None:
+        session.janitor.delete(made.path)
+        raise NotSupported("this ZooKeeper does not tell the Stat of what it creates: holds need 3.5 or newer")
+    hold.grant(made.path, made.stat.czxid, epoch, reason=Reason.CREATED)
+
+
+async def _recreate(wish: _Wish, terms: Terms, lost: Hold) -> Hold:
     """The hold of the next epoch, however long that takes to begin."""
+    _follow(wish, lost.data)
     while True:
-        await holds.session.wait_connected()
+        await wish.holds.session.wait_connected()
         try:
-            await _outlive(holds, lost)
-            return await _create(holds, create, terms)
+            await _outlive(wish, lost)
+            return await _begin(wish, terms, None)
         except (SessionSuspended, SessionLost, ConnectionLoss):
             continue
 
 
-async def _outlive(holds: Holds, lost: Hold) -> None:
-    """Wait until the old session's node is gone: the server may count its timeout longer than we did."""
-    left = (await holds.session.call(Exists(lost.path))).value
+def _follow(wish: _Wish, data: bytes | None) -> None:
+    if data is not None:
+        wish.operation = replace(wish.operation, data=data)
+
+
+async def _outlive(wish: _Wish, lost: Hold) -> None:
+    """Wait until the old session's node is gone: the server may count its timeout longer than we did.
+
+    Until then it shows what was made of its data while nobody here could see it.
+    """
+    session = wish.holds.session
+    try:
+        record = (await session.call(GetData(lost.path))).value
+    except NoNode:
+        return
+    except NoAuth:
+        left = (await session.call(Exists(lost.path))).value
+    else:
+        left = records.stat(record)
     if left is None or left.czxid != lost.czxid:
         return
     gone = asyncio.Event()
-    unwatch = holds.hub.on_deleted(lost.path, lost.czxid, gone.set)
+    unwatch = wish.holds.hub.on_deleted(
+        lost.path,
+        lost.czxid,
+        gone.set,
+        on_data=(lambda data: _follow(wish, data)) if lost.terms.follows_data else None,
+        # What cannot be watched is not waited for: the create tells whether it is still there.
+        on_failed=lambda error: gone.set(),
+    )
     try:
         await gone.wait()
+    finally:
+        unwatch()
+
+
+# Where the name is taken
+
+
+async def _enter(wish: _Wish, hold: Hold) -> None:
+    """The flow of a hold that waits until its name is free.
+
+    Raises: SessionSuspended if there is no connection to begin with; NodeExists for a node that is not ephemeral;
+    what Writes.create raises.
+    """
+    session = wish.holds.session
+    is_new = True
+    until_s = asyncio.get_running_loop().time() + wish.wait_timeout_s
+    try:
+        async with asyncio.timeout_at(until_s if until_s < math.inf else None) as limit:
+            while True:
+                try:
+                    return await _take(wish, hold)
+                except NodeExists as taken:
+                    await _make_way(wish, hold, taken)
+                except (SessionSuspended, SessionLost, ConnectionLoss) as error:
+                    if is_new:
+                        raise
+                    if isinstance(error, SessionLost):
+                        hold.forget_seats()
+                    await session.wait_connected()
+                is_new = False
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        hold.release(Reason.WAIT_TIMEOUT)
+
+
+async def _make_way(wish: _Wish, hold: Hold, taken: NodeExists) -> None:
+    """Return when the name may be free. Raises: what a lost connection raises."""
+    session, path = wish.holds.session, wish.operation.path
+    stat = None
+    try:
+        record = (await session.call(GetData(path))).value
+    except NoNode:
+        return
+    except NoAuth:
+        pass  # whose it is nobody can see, so it is waited for
+    else:
+        stat = records.stat(record)
+        if not stat.ephemeral_owner:
+            raise taken
+        if wish.on_exists is OnExists.REPLACE and wish.is_same(records.data(record), wish.operation.data):
+            former = wish.holds.at(path)
+            if former is not None and not former.attached and former.terms.identity == hold.terms.identity:
+                former.release(Reason.TAKEN_OVER)
+            elif stat.ephemeral_owner != session.status.session_id:
+                # The version guards what was compared, but for a node that was made anew in the meantime of one
+                # round trip, with as many changes.
+                try:
+                    await wish.writes.delete(Delete(path, stat.version))
+                    return
+                except (NoNode, BadVersion):
+                    return
+                except NoAuth:
+                    pass
+    if hold.reason is not Reason.QUEUED:
+        hold.wait(0)
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    unwatch = wish.holds.hub.on_deleted(
+        path,
+        stat.czxid if stat is not None else None,
+        lambda: gone.set_result(None),
+        on_failed=gone.set_exception,
+    )
+    try:
+        await gone
     finally:
         unwatch()
 

@@ -46,6 +46,7 @@ class Sent:
     path: str
     zxid_before: int
     epoch: int
+    history: int
     session_id: int
     deadline_s: float | None
     """By the event loop's clock; inf: as long as the session lives."""
@@ -64,6 +65,18 @@ class Sent:
             **seen,
         )
 
+    def unknown_for_good(self) -> OutcomeUnknown:
+        """As `unknown`, where no look at the node can tell: its zxids are of another history."""
+        return OutcomeUnknown(
+            f"the {self.what} of {self.path} was sent and its answer lost, and then ZooKeeper's history went back (it "
+            "was wiped, or restored from an older snapshot): whatever it did may be undone. Read the node; its zxids "
+            "cannot be compared with those of before",
+            operation=self.what,
+            path=self.path,
+            epoch=str(self.epoch),
+            history_changed="true",
+        )
+
 
 class Claims:
     """Which ephemerals of this session already belong to a create of this daemon.
@@ -74,21 +87,23 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._outstanding: dict[int, int] = {}
-        self._claimed: dict[tuple[str, int], None] = {}
+        self._outstanding: dict[int, tuple[int, int]] = {}
+        """(epoch, zxid_before): across epochs the zxids may go back, with ZooKeeper's history."""
+        self._claimed: dict[tuple[str, tuple[int, int]], None] = {}
         self._number = 0
 
-    def begin(self, zxid_before: int) -> int:
-        """A create is about to be sent. Invariant: zxid_before never goes back."""
+    def begin(self, sent: Sent) -> int:
+        """A create is about to be sent. Invariant: (epoch, zxid_before) never goes back."""
         self._number += 1
-        self._outstanding[self._number] = zxid_before
+        self._outstanding[self._number] = (sent.epoch, sent.zxid_before)
         return self._number
 
-    def claim(self, path: str, czxid: int) -> bool:
+    def claim(self, path: str, epoch: int, node: Stat) -> bool:
         """False if somebody has it already."""
-        if (path, czxid) in self._claimed:
+        made = (epoch, node.czxid)
+        if (path, made) in self._claimed:
             return False
-        self._claimed[path, czxid] = None
+        self._claimed[path, made] = None
         return True
 
     def end(self, number: int) -> None:
@@ -112,7 +127,8 @@ class FindOut:
     def sent(self, what: str, path: str, deadline_s: float | None) -> Sent:
         """To be taken just before a write is sent."""
         status = self._session.status
-        return Sent(what, path, self._session.last_zxid, status.epoch, status.session_id, deadline_s)
+        zxid_before = self._session.last_zxid
+        return Sent(what, path, zxid_before, status.epoch, status.history, status.session_id, deadline_s)
 
     async def look(self, sent: Sent, *operations: Operation[Any]) -> tuple[int, list[Any]]:
         """Read, after a sync on the session that sent the write; errors come in place of values.
@@ -126,6 +142,8 @@ class FindOut:
             async with asyncio.timeout_at(None if until_s == math.inf else until_s):
                 while True:
                     await self._session.wait_connected()
+                    if self._session.history.number != sent.history:
+                        raise sent.unknown_for_good()
                     if self._session.epoch != sent.epoch:
                         raise sent.unknown("the session ended meanwhile")
                     calls = [self._session.call(each) for each in (Sync(), *operations)]
@@ -153,11 +171,12 @@ class FindOut:
             if ephemeral and self._session.epoch != sent.epoch:
                 raise SessionLost(f"the session ended while {operation.path} was being created") from None
             raise
-        node, parent = _stat(node), _stat(parent)
+        node = _stat(node, sent)
+        parent = None if isinstance(parent, ZksideError) else parent
         verdict = outcome.of_create(node, parent, sent.zxid_before, ephemeral=ephemeral, session_id=sent.session_id)
         if verdict is Outcome.UNKNOWN:
             raise sent.unknown("somebody may have made the same", node)
-        if verdict is Outcome.APPLIED and node is not None and self.claims.claim(operation.path, node.czxid):
+        if verdict is Outcome.APPLIED and node is not None and self.claims.claim(operation.path, sent.epoch, node):
             return Reply(zxid, Created(operation.path, node))
         return None
 
@@ -180,13 +199,16 @@ class FindOut:
         if names and (prefix or ephemeral):
             candidates = [paths.join(above, each) for each in sorted(names)]
             zxid, stats = await self.look(sent, *map(Exists, candidates))
-            for path, stat in zip(candidates, map(_stat, stats), strict=True):
+            for path, answer in zip(candidates, stats, strict=True):
+                stat = None if isinstance(answer, ZksideError) else answer
                 if not ephemeral:
                     return Reply(zxid, Created(path, stat))
                 if stat is None or stat.ephemeral_owner != sent.session_id or stat.czxid <= sent.zxid_before:
                     continue
-                if self.claims.claim(path, stat.czxid):
+                if self.claims.claim(path, sent.epoch, stat):
                     return Reply(zxid, Created(path, stat))
+            for answer in stats:
+                _stat(answer, sent)  # one of those that may not be looked at may be the one
         if ephemeral or outcome.of_vanished(parent, sent.zxid_before) is Outcome.NOT_APPLIED:
             return None
         raise sent.unknown("it is not there, but children of its parent came or went meanwhile")
@@ -194,7 +216,7 @@ class FindOut:
     async def other(self, sent: Sent, operation: SetData | Delete | SetAcl) -> None:
         """Return if it surely was not applied. Raises: OutcomeUnknown."""
         _, (node,) = await self.look(sent, Exists(operation.path))
-        node = _stat(node)
+        node = _stat(node, sent)
         match operation:
             case SetData():
                 verdict = outcome.of_set(node, sent.zxid_before, operation.version)
@@ -211,16 +233,26 @@ class FindOut:
         steps = operation.operations[:MAX_STEPS_EXAMINED]
         reads = [Exists(path) for step in steps for path in (step.path, paths.parent(step.path))]
         _, stats = await self.look(sent, *reads)
-        for step, node, parent in zip(steps, map(_stat, stats[::2]), map(_stat, stats[1::2]), strict=True):
+        # One that may not be looked at shows nothing, and another may show that all of it was refused.
+        seen = [None if isinstance(each, ZksideError) else each for each in stats]
+        for number, (step, node, parent) in enumerate(zip(steps, seen[::2], seen[1::2], strict=True)):
+            if isinstance(stats[2 * number], ZksideError):
+                continue
             if outcome.of_step(step, node, parent, sent.zxid_before) is Outcome.NOT_APPLIED:
                 return
         raise sent.unknown("none of its nodes shows that it was not applied")
 
 
-def _stat(answer: Stat | ZksideError | None) -> Stat | None:
+def _stat(answer: Stat | ZksideError | None, sent: Sent) -> Stat | None:
+    """A refusal to look, as of a node that may not be read, says nothing of what became of the write."""
     if isinstance(answer, ZksideError):
-        raise answer
+        raise sent.unknown(f"the node cannot be looked at ({answer})")
     return answer
+
+
+def is_numbered(path: str) -> bool:
+    """Whether the name ends as ZooKeeper's sequential ones do, which are not made again."""
+    return _is_number(paths.name(path)[-10:])
 
 
 def _is_number(suffix: str) -> bool:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from zkside.core.shrink import Differences, Membership, Named, ShrinkGuard, ShrinkTerms
 from zkside.hub.subscription import Changes, Delivery, SnapshotChunk, SnapshotReason, Subscription
 from zkside.model import path as paths
-from zkside.model.hold import HoldUpdate, Terms
-from zkside.model.member import is_member
+from zkside.model.hold import HoldUpdate, OnExists, Terms
+from zkside.model.member import is_member, is_same_member
 from zkside.model.operation import Create, CreateMode
 from zkside.model.record import Record
 from zkside.recipes.ephemeral import hold_ephemeral
@@ -26,7 +26,15 @@ STALE_CHECK_S = 0.25
 
 
 def join(
-    holds: Holds, writes: Writes, operation: Create, terms: Terms, *, resume_token: str, deadline_s: float | None
+    holds: Holds,
+    writes: Writes,
+    operation: Create,
+    terms: Terms,
+    *,
+    on_exists: OnExists,
+    wait_timeout_s: float,
+    resume_token: str,
+    deadline_s: float | None,
 ) -> AsyncGenerator[HoldUpdate, None]:
     """The updates of one membership's stream, beginning with HELD; after SESSION_LOST it joins again.
 
@@ -42,6 +50,9 @@ def join(
         make_parents=True,
         parents=CreateMode.CONTAINER,
         recreate=True,
+        on_exists=on_exists,
+        wait_timeout_s=wait_timeout_s,
+        is_same=is_same_member,
         resume_token=resume_token,
         deadline_s=deadline_s,
     )

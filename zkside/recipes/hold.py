@@ -79,6 +79,8 @@ class Hold:
         """Done when the hold is over."""
         self.releasing: Reason | None = None
         """Set once its nodes are in the janitor's hands."""
+        self.data: bytes | None = None
+        """Its node's, as it was seen last; with `follows_data` only. None before it was looked at."""
         self.left_behind = False
         """True: it was released, but its node could not be deleted and stays until the session ends."""
         self._holds = holds
@@ -221,7 +223,11 @@ class Hold:
     def watch(self) -> None:
         """Hear of the node's deletion, and of who would like to have it."""
         self._unwatch = self._holds.hub.on_deleted(
-            self.path, self.czxid, self._on_deleted, on_data=self._on_data if self.terms.is_revocable else None
+            self.path,
+            self.czxid,
+            self._on_deleted,
+            on_data=self._on_data if self.terms.is_revocable or self.terms.follows_data else None,
+            on_failed=lambda error: log.hold_unwatched(path=self.path, reason=str(error)),
         )
 
     def _on_work_done(self, work: asyncio.Task[None]) -> None:
@@ -403,6 +409,10 @@ class Hold:
             self._end(Input.LOST, Reason.NODE_DELETED)
 
     def _on_data(self, data: bytes) -> None:
+        if self.terms.follows_data:
+            self.data = data
+        if not self.terms.is_revocable:
+            return
         if data == REVOKE and self.state is HoldState.HELD and self.reason is not Reason.REVOKE_REQUESTED:
             self.reason = Reason.REVOKE_REQUESTED
             self._tell()

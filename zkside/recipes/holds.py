@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionStatus
 from zkside.recipes.hold import RECALL_S, Hold
+from zkside.supervisor import Permanent, nothing
 from zkside.zk.session import Session
 
 LEASE_STEP = 4
@@ -68,7 +69,7 @@ class Holds:
         self._ended: Counter[tuple[str, str]] = Counter()
         self._need_no_more: Callable[[], None] | None = None
         self._unlisten: Callable[[], None] = lambda: None
-        self._refresher: asyncio.TimerHandle | None = None
+        self._refresher: Permanent | None = None
 
     def start(self) -> None:
         """Take up the journal's holds, and follow the session. Before the session is started."""
@@ -101,7 +102,7 @@ class Holds:
         # What becomes of the session now is no news of any hold: its row stays in the journal.
         self._unlisten()
         if self._refresher is not None:
-            self._refresher.cancel()
+            self._refresher.stop()
         return released
 
     async def drain(self, *, within_s: float | None = None) -> int:
@@ -187,6 +188,10 @@ class Holds:
     def find(self, hold_id: str) -> Hold | None:
         """None if there is no such hold (any more)."""
         return self._holds.get(hold_id)
+
+    def at(self, path: str) -> Hold | None:
+        """The hold that has the node of this path; None if none of this daemon's has."""
+        return next((hold for hold in self._holds.values() if hold.path == path), None)
 
     def count_of(self, identity: str) -> int:
         """The holds of one identity, granted or waiting, with a stream or without."""
@@ -295,24 +300,22 @@ class Holds:
             self._by_identity[hold.terms.identity] += 1
         if self._need_no_more is None:
             self._need_no_more = self.session.need_proofs()
-        if self._refresher is None:
-            self._refresh_leases()
+        if self._refresher is None or self._refresher.is_over:
+            self._refresher = self.session.supervisor.start("leases", self._refresh_leases, nothing)
 
     def _on_status(self, status: SessionStatus) -> None:
         for hold in list(self._holds.values()):
             hold.session_changed(status)
 
-    def _refresh_leases(self, rest: Sequence[Hold] = ()) -> None:
-        """Runs while there are holds: through all of them several times in a session's timeout, a few in each turn of
-        the loop, since telling thousands of streams at once would keep all others waiting."""
-        self._refresher = None
-        rest = rest or list(self._holds.values())
-        if not rest:
-            return
-        step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
-        for hold in rest[:REFRESHED_AT_ONCE]:
-            hold.refresh_lease(int(step_s * 1e9))
-        turns = math.ceil(max(len(self._holds), 1) / REFRESHED_AT_ONCE)
-        self._refresher = asyncio.get_running_loop().call_later(
-            step_s / 2 / turns, self._refresh_leases, rest[REFRESHED_AT_ONCE:]
-        )
+    async def _refresh_leases(self) -> None:
+        """Go through all holds several times in a session's timeout, a few in each turn of the loop, since telling
+        thousands of streams at once would keep all others waiting. Its work is done when there are no holds."""
+        while self._holds:
+            rest = list(self._holds.values())
+            while rest:
+                step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
+                for hold in rest[:REFRESHED_AT_ONCE]:
+                    hold.refresh_lease(int(step_s * 1e9))
+                del rest[:REFRESHED_AT_ONCE]
+                turns = math.ceil(max(len(self._holds), 1) / REFRESHED_AT_ONCE)
+                await asyncio.sleep(step_s / 2 / turns)

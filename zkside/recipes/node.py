@@ -14,11 +14,13 @@ from zkside.errors import (
     ConnectionLoss,
     DeadlineExceeded,
     HoldLost,
+    NoAuth,
     NodeExists,
     NoNode,
     NotEmpty,
     OutcomeUnknown,
     SessionSuspended,
+    ZksideError,
 )
 from zkside.model import path as paths
 from zkside.model.operation import (
@@ -39,7 +41,7 @@ from zkside.model.operation import (
     Write,
 )
 from zkside.model.stat import Stat
-from zkside.recipes.find_out import ANSWER_MARGIN_S, FindOut, Sent
+from zkside.recipes.find_out import ANSWER_MARGIN_S, FindOut, Sent, is_numbered
 from zkside.zk.session import Session
 
 T = TypeVar("T")
@@ -142,11 +144,32 @@ class Writes:
                 if not attempt.make_parents:
                     raise
             try:
-                for above in reversed(paths.ancestors(attempt.operation.path)[:-1]):
-                    await self._ensure(above, attempt)
+                await self._make_above(attempt.operation.path, attempt)
             except NoNode:
                 continue  # one that was there, a container, has vanished
+            except NoAuth as refusal:
+                # Somebody who may make it may have been faster: what it was wanted for tells.
+                try:
+                    return await self._create_once(attempt)
+                except NoNode:
+                    raise refusal from None
         return await self._create_once(attempt)
+
+    async def _make_above(self, path: str, attempt: _Attempt) -> None:
+        """Make the missing ancestors of a path, from the nearest on upwards until one has a parent, and back down.
+
+        Never from the root down: who may create below /app need not be allowed to below /, and of a node that is
+        there ZooKeeper answers NO_AUTH before NODE_EXISTS. Raises: NoNode if one vanished meanwhile.
+        """
+        missing: list[str] = []
+        for above in paths.ancestors(path)[:-1]:
+            try:
+                await self._ensure(above, attempt)
+                break
+            except NoNode:
+                missing.append(above)
+        for above in reversed(missing):
+            await self._ensure(above, attempt)
 
     async def _ensure(self, path: str, attempt: _Attempt) -> None:
         """An empty node of the mode for parents. Making it twice does no harm, so a lost answer needs no search."""
@@ -173,13 +196,13 @@ class Writes:
         if not future.cancelled() and future.exception() is None:
             made = future.result().value
             if made.stat is not None:
-                self._find_out.claims.claim(made.path, made.stat.czxid)
+                self._find_out.claims.claim(made.path, self._session.epoch, made.stat)
 
     async def _create_once(self, attempt: _Attempt) -> Reply[Created]:
         operation, claims = attempt.operation, self._find_out.claims
         while True:
             sent = self._find_out.sent("create", operation.path, attempt.deadline_s)
-            number = claims.begin(sent.zxid_before) if operation.mode.is_ephemeral else None
+            number = claims.begin(sent) if operation.mode.is_ephemeral else None
             try:
                 answer = self._send(operation, attempt)
                 attempt.on_sent()
@@ -212,16 +235,21 @@ class Writes:
                 return await self._session.call(operation)
             except ConnectionLoss:
                 await self._find_out.other(sent, operation)
-            except BadVersion as error:
+            except BadVersion:
                 of_acl = isinstance(operation, SetAcl)
-                raise await self._with_actual(error, operation.path, operation.version, of_acl=of_acl) from None
+                raise await self._with_actual(operation.path, operation.version, of_acl=of_acl) from None
 
-    async def _with_actual(self, error: BadVersion, path: str, expected: int, *, of_acl: bool = False) -> BadVersion:
-        """The refusal with the version that the node has now; without it if that cannot be read."""
+    async def _with_actual(self, path: str, expected: int, *, of_acl: bool = False) -> BadVersion:
+        """The refusal with the version that the node has now; without it if that cannot be read: whatever stands in
+        the way of a look that is only to help never takes the refusal's place."""
         try:
             stat = (await self._session.call(Exists(path))).value
-        except (ConnectionLoss, SessionSuspended):
-            return error
+        except ZksideError as unseen:
+            return BadVersion(
+                f"{path} does not have version {expected}; which one it has cannot be read ({unseen})",
+                path=path,
+                expected=str(expected),
+            )
         if stat is None:
             gone = f"{path} was expected at version {expected} and is gone"
             return BadVersion(gone, path=path, expected=str(expected))
@@ -278,7 +306,10 @@ class Writes:
                 if isinstance(proof, ConnectionLoss | SessionSuspended):
                     _, (proof_stat,) = await self._find_out.look(sent, Exists(path))
                 elif isinstance(proof, BaseException):
-                    raise proof
+                    # It is committed, whatever may be seen. A node is there, or the answer would be another.
+                    proof_stat = None
+                    if isinstance(proof, NoAuth) and is_numbered(path):
+                        return Reply(reply.zxid, TransactionResult(committed, results[1:]))
                 else:
                     proof_stat = proof.value
                 if not isinstance(proof_stat, Stat) or proof_stat.czxid != czxid:

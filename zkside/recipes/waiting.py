@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from zkside.core.queueing import Contender, Queue, mixed
-from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoNode, SessionSuspended
+from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoNode, SessionSuspended, ZksideError
 from zkside.hub.hub import Hub
 from zkside.model import path as paths
 from zkside.model.operation import Exists, GetChildren, Operation, Reply, T
@@ -125,7 +125,10 @@ class WaitingRoom:
         if watched is None:
             watched = self._watched[blocker.name] = _Watched()
             watched.unwatch = self._hub.on_deleted(
-                paths.join(self._path, blocker.name), None, lambda: self._on_gone(blocker, watched)
+                paths.join(self._path, blocker.name),
+                None,
+                lambda: self._on_gone(blocker, watched),
+                on_failed=lambda error: self._on_unseen(blocker, watched, error),
             )
         watched.waiters += 1
         try:
@@ -141,6 +144,13 @@ class WaitingRoom:
         self._forget(blocker, watched)
         if not watched.gone.done():
             watched.gone.set_result(None)
+
+    def _on_unseen(self, blocker: Contender, watched: _Watched, error: ZksideError) -> None:
+        """Nothing can tell when it goes: every waiter's stream says why (GUARANTEES V1)."""
+        self._forget(blocker, watched)
+        if not watched.gone.done():
+            watched.gone.set_exception(error)
+            watched.gone.exception()  # whoever waits hears it, and nobody may be waiting
 
     def _forget(self, blocker: Contender, watched: _Watched) -> None:
         # A listing that was on its way may have brought the name back, and somebody may wait for it anew.

@@ -20,7 +20,7 @@ from zkside.pb import node_pb2
 
 M = TypeVar("M", bound=Message)
 
-PATH_FIELDS = frozenset({"path", "paths"})
+PATH_FIELDS = frozenset({"path", "paths", "unreadable"})
 TEXT_FIELDS = frozenset({"zkside.v1.Failure.message", "zkside.v1.Failure.metadata", "zkside.v1.Session.reason"})
 """For people, and perhaps with paths in them; also maps to such texts."""
 

@@ -27,7 +27,7 @@ from zkside.model.operation import (
     WriteResult,
 )
 from zkside.model.record import Record
-from zkside.model.session import SessionState, SessionStatus
+from zkside.model.session import SessionState, SessionStatus, hex_of
 from zkside.model.stat import Stat
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.contenders import Place
@@ -190,7 +190,7 @@ def contender(place: Place, *, is_holder: bool | None = None) -> hold_pb2.Conten
         path=place.path,
         value=place.value,
         fencing_token=place.czxid,
-        session_id=f"{place.session_id:#x}",
+        session_id=hex_of(place.session_id),
         is_holder=place.is_holder if is_holder is None else is_holder,
         is_shared=place.is_shared,
     )

@@ -19,7 +19,6 @@ from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Bid, Queueing
 from zkside.rpc import convert, hold
 from zkside.rpc.interceptors import Call, StreamCall
-from zkside.rpc.lock import wait_timeout_s
 
 RECIPE = "election"
 
@@ -60,7 +59,7 @@ class ElectionServicer:
             convert.chosen(KINDS, request.layout, "layout"),
             request.value or request.candidate_id.encode(),
             convert.acl(request.acl, self._default_acl),
-            wait_timeout_s(request),
+            hold.wait_timeout_s(request),
         )
         terms = hold.terms(request, RECIPE, bid.path, owner=request.candidate_id, is_exclusive=True)
         return self._holds.wait_for(terms, request.resume_token, lambda it: self._queueing.first(it, bid))

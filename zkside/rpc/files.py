@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from zkside import log
 from zkside.errors import StartError
+from zkside.supervisor import Permanent, Supervisor, nothing
 
 T = TypeVar("T")
 
@@ -120,8 +121,8 @@ class FileWatch:
         self._interval_s = interval_s
         self._kept: list[Kept[Any]] = []
         self._looks: list[Callable[[], None]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._started = False
+        self._supervisor: Supervisor | None = None
+        self._task: Permanent | None = None
 
     def also(self, look: Callable[[], None]) -> Callable[[], None]:
         """Look at something else in the same rhythm, which is no content of a file. `look` must not raise.
@@ -154,16 +155,16 @@ class FileWatch:
         """Look at it no more."""
         self._kept.remove(kept)
 
-    def start(self) -> None:
+    def start(self, supervisor: Supervisor) -> None:
         """Look from now on, on the running loop."""
-        self._started = True
+        self._supervisor = supervisor
         self._arm()
 
     def stop(self) -> None:
-        self._started = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._supervisor = None
+        if self._task is not None:
+            self._task.stop()
+            self._task = None
 
     def look(self) -> None:
         """Look at all of them now."""
@@ -180,15 +181,13 @@ class FileWatch:
         return tuple(kept.statistics() for kept in self._kept)
 
     def _arm(self) -> None:
-        if self._started and (self._kept or self._looks) and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._due)
+        if self._supervisor is not None and (self._kept or self._looks) and self._task is None:
+            self._task = self._supervisor.start("files", self._run, nothing)
 
-    def _due(self) -> None:
-        self._timer = None
-        try:
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
             self.look()
-        finally:
-            self._arm()
 
 
 def fingerprints(paths: Iterable[Path]) -> tuple[object, ...]:

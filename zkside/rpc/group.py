@@ -76,7 +76,9 @@ class GroupServicer:
             self._holds,
             self._writes,
             operation,
-            hold.terms(request, RECIPE, requested_path),
+            hold.terms(request, RECIPE, requested_path, follows_data=True),
+            on_exists=hold.on_exists(request),
+            wait_timeout_s=hold.wait_timeout_s(request),
             resume_token=request.resume_token,
             deadline_s=deadline_s,
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from zkside.errors import InvalidArgument
-from zkside.model.hold import OWNER, HoldUpdate, Terms
+from zkside.model.hold import OWNER, HoldUpdate, OnExists, Terms
 from zkside.pb import hold_pb2
 from zkside.recipes.hold import MAX_GRACE_S
 from zkside.recipes.holds import Holds
@@ -20,6 +21,7 @@ from zkside.zk.session import Session
 IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Whom the policy takes the caller for, in the task that serves it; '' where there is no policy (rpc/guard.py)."""
 
+MAX_WAIT_S = 24 * 3600.0
 MOST_OF_OWNER = 256
 """Characters of it that the daemon remembers; in ZooKeeper it is whole."""
 
@@ -60,8 +62,37 @@ def _hold_id(hold_id: str) -> str:
     return hold_id
 
 
+ON_EXISTS: Mapping[int, OnExists] = {
+    hold_pb2.ON_EXISTS_UNSPECIFIED: OnExists.FAIL,
+    hold_pb2.ON_EXISTS_FAIL: OnExists.FAIL,
+    hold_pb2.ON_EXISTS_WAIT: OnExists.WAIT,
+    hold_pb2.ON_EXISTS_REPLACE: OnExists.REPLACE,
+}
+
+
+def on_exists(request: Any) -> OnExists:
+    """Raises: InvalidArgument."""
+    chosen = convert.chosen(ON_EXISTS, request.on_exists, "on_exists")
+    if chosen is OnExists.FAIL and request.HasField("wait_timeout"):
+        raise InvalidArgument("with on_exists FAIL nothing is waited for", field="wait_timeout")
+    return chosen
+
+
+def wait_timeout_s(request: Any) -> float:
+    """Of a request that may wait; inf if it is unset. Raises: InvalidArgument."""
+    given_s = convert.seconds(request, "wait_timeout", most_s=MAX_WAIT_S)
+    return math.inf if given_s is None else given_s
+
+
 def terms(
-    request: Any, recipe: str, path: str, *, owner: str = "", is_exclusive: bool = False, is_revocable: bool = False
+    request: Any,
+    recipe: str,
+    path: str,
+    *,
+    owner: str = "",
+    is_exclusive: bool = False,
+    is_revocable: bool = False,
+    follows_data: bool = False,
 ) -> Terms:
     """What a request for a hold says of its life, and of its owner. Raises: InvalidArgument."""
     heartbeat_s = convert.seconds(request, "heartbeat_timeout", most_s=MAX_GRACE_S)
@@ -74,6 +105,7 @@ def terms(
         heartbeat_timeout_s=heartbeat_s or 0.0,
         is_exclusive=is_exclusive,
         is_revocable=is_revocable,
+        follows_data=follows_data,
         identity=IDENTITY.get(),
         data={OWNER: owner[:MOST_OF_OWNER]} if owner else {},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Mapping
 from types import MappingProxyType
 
@@ -39,8 +38,6 @@ LAYOUTS: Mapping[int, Mapping[int, Kind]] = MappingProxyType(
 )
 """The kind of contender, by layout and mode."""
 
-MAX_WAIT_S = 24 * 3600.0
-
 
 class LockServicer:
     """`lock.proto`, which documents the promises."""
@@ -62,7 +59,7 @@ class LockServicer:
             kind,
             request.value or request.owner.encode(),
             convert.acl(request.acl, self._default_acl),
-            wait_timeout_s(request),
+            hold.wait_timeout_s(request),
         )
         terms = hold.terms(
             request, RECIPE, bid.path, owner=request.owner, is_exclusive=True, is_revocable=request.revocable
@@ -88,12 +85,6 @@ class LockServicer:
                 convert.contender(place, is_holder=place.is_holder and name != MUTEX) for place in answer.value
             )
         return response
-
-
-def wait_timeout_s(request: object) -> float:
-    """Of a request to queue; inf if it is unset."""
-    given_s = convert.seconds(request, "wait_timeout", most_s=MAX_WAIT_S)
-    return math.inf if given_s is None else given_s
 
 
 def _kind(request: lock_pb2.AcquireRequest) -> Kind:

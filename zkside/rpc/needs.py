@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from zkside.core.policy import Verb
 from zkside.errors import InvalidArgument, TooLarge
 from zkside.model import path as paths
-from zkside.pb import group_pb2, node_pb2
+from zkside.pb import group_pb2, hold_pb2, node_pb2
 from zkside.rpc import convert
 
 MOST_ASKS = 10_000
@@ -139,7 +139,8 @@ def _transact(request: node_pb2.TransactRequest) -> Iterator[Ask]:
 
 
 def _hold_ephemeral(request: node_pb2.HoldEphemeralRequest) -> Iterable[Ask]:
-    return (
+    yield from _replaces(request, request.path)
+    yield from (
         Ask(
             Verb.HOLD,
             request.path,
@@ -158,7 +159,15 @@ def _join(request: group_pb2.JoinRequest) -> Iterable[Ask]:
     if request.path == "/" and request.WhichOneof("content") == "service":
         # Below a chroot the servicer would take the last name of the chroot for the service's.
         raise InvalidArgument("a service's path ends in its name", field="path")
-    return (Ask(Verb.HOLD, request.path, makes_parents=True),)
+    yield Ask(Verb.HOLD, request.path, makes_parents=True)
+    # Whoever may write at the group may do so to each of its members.
+    yield from _replaces(request, request.path)
+
+
+def _replaces(request: Any, path: str) -> Iterator[Ask]:
+    """Another's node may be deleted."""
+    if request.on_exists == hold_pb2.ON_EXISTS_REPLACE:
+        yield Ask(Verb.WRITE, path, "on_exists")
 
 
 TABLE: Mapping[str, Row] = MappingProxyType(
@@ -202,7 +211,10 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "zkside.v1.NodeService/GetAcl": _on(Verb.READ),
         "zkside.v1.NodeService/SetAcl": _on(Verb.ADMIN),
         "zkside.v1.NodeService/HoldEphemeral": Row(
-            "hold on `path`; on its parent for a sequential node", _hold_ephemeral, opens_hold=True, is_audited=True
+            "hold on `path`; on its parent for a sequential node; write too for on_exists REPLACE",
+            _hold_ephemeral,
+            opens_hold=True,
+            is_audited=True,
         ),
         "zkside.v1.WatchService/Watch": Row(
             "read on the path of each target",
@@ -215,7 +227,9 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "zkside.v1.ElectionService/Proclaim": Row("its own hold", of_hold="hold_id", is_audited=True),
         "zkside.v1.LockService/Acquire": Row("hold on `path`", _queue, opens_hold=True, is_audited=True),
         "zkside.v1.LockService/GetContenders": _on(Verb.READ),
-        "zkside.v1.GroupService/Join": Row("hold on `path`", _join, opens_hold=True, is_audited=True),
+        "zkside.v1.GroupService/Join": Row(
+            "hold on `path`; write too for on_exists REPLACE", _join, opens_hold=True, is_audited=True
+        ),
         "zkside.v1.GroupService/WatchGroup": _on(Verb.READ, watches=lambda request: 1),
         "zkside.v1.GroupService/ListGroup": _on(Verb.READ),
         "zkside.v1.GroupService/ConfirmShrink": Row("its own WatchGroup stream", of_watch="watch_id"),

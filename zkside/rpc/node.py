@@ -13,8 +13,8 @@ from zkside.errors import InvalidArgument, TooLarge, TooStale, ZksideError
 from zkside.hub.hub import Hub
 from zkside.hub.reads import Answer, Freshness
 from zkside.model import path as paths
-from zkside.model.hold import HoldUpdate
-from zkside.model.operation import Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
+from zkside.model.hold import HoldUpdate, OnExists
+from zkside.model.operation import OPEN_ACL, Acl, Create, CreateMode, Delete, GetAcl, SetAcl, SetData, Sync
 from zkside.pb import common_pb2, hold_pb2, node_pb2
 from zkside.recipes.ephemeral import RECIPE, create_owned, hold_ephemeral
 from zkside.recipes.holds import Holds
@@ -118,6 +118,8 @@ class NodeServicer:
                 if isinstance(state, bytes):
                     size_bytes += len(state)
                     convert.fill_node(response.nodes.add(), child, state)
+                elif state is not None:
+                    response.unreadable_names.append(page[count])
         response.header.CopyFrom(self._header(answer))
         response.names.extend(page)
         if start + len(page) < len(names):
@@ -158,6 +160,8 @@ class NodeServicer:
                 make_parents=request.make_parents,
                 deadline_s=call.deadline_s(),
             )
+        if operation.acl != OPEN_ACL:
+            self._reads.doubt(reply.value.path)  # of what its own creator may not read comes no event
         return convert.create_response(reply.value, convert.header(self._session, reply.zxid))
 
     async def set(self, request: node_pb2.SetRequest, call: Call) -> node_pb2.SetResponse:
@@ -183,7 +187,10 @@ class NodeServicer:
         if not entries:
             raise InvalidArgument("at least one entry", field="acl")
         operation = SetAcl(paths.validate(request.path), entries, convert.version(request))
-        reply = await self._writes.set_acl(operation, deadline_s=call.deadline_s())
+        try:
+            reply = await self._writes.set_acl(operation, deadline_s=call.deadline_s())
+        finally:
+            self._reads.doubt(operation.path)  # no event tells of it
         return node_pb2.SetAclResponse(header=convert.header(self._session, reply.zxid), stat=convert.stat(reply.value))
 
     async def transact(self, request: node_pb2.TransactRequest, call: Call) -> node_pb2.TransactResponse:
@@ -230,13 +237,18 @@ class NodeServicer:
         """The updates of the node that is asked for. Raises: InvalidArgument, InvalidPath."""
         mode = CreateMode.EPHEMERAL_SEQUENTIAL if request.sequential else CreateMode.EPHEMERAL
         path = paths.validate(request.path, sequential=mode.is_sequential)
+        on_exists = hold.on_exists(request)
+        if request.sequential and on_exists is not OnExists.FAIL:
+            raise InvalidArgument("a sequential node has a name of its own", field="on_exists")
         return hold_ephemeral(
             self._holds,
             self._writes,
             Create(path, request.data, mode, convert.acl(request.acl, self._default_acl)),
-            hold.terms(request, RECIPE, path),
+            hold.terms(request, RECIPE, path, follows_data=request.recreate),
             make_parents=request.make_parents,
             recreate=request.recreate,
+            on_exists=on_exists,
+            wait_timeout_s=hold.wait_timeout_s(request),
             resume_token=request.resume_token,
             deadline_s=deadline_s,
         )

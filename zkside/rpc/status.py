@@ -26,7 +26,7 @@ MAX_METADATA_CHARACTERS = 300
 MAX_METADATA_ENTRIES = 8
 
 RETRY_AFTER_MS = 200
-"""Of SESSION_SUSPENDED: a reconnect to another server takes about that long."""
+"""Of SESSION_SUSPENDED and THROTTLED: a reconnect to another server takes about that long."""
 
 
 class Row(NamedTuple):
@@ -60,6 +60,11 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.InvalidAcl: Row(
         _C.INVALID_ARGUMENT, "ZooKeeper takes no such access control list (auth without an identity, for one)"
     ),
+    errors.HistoryChanged: Row(
+        _C.FAILED_PRECONDITION,
+        "`min_zxid` is of a history of ZooKeeper that is over (it was wiped, or restored from an older snapshot): no "
+        "read will ever see it; metadata: min_zxid, zxid",
+    ),
     errors.NoAuth: Row(_C.PERMISSION_DENIED, "ZooKeeper's access control list does not allow it"),
     errors.RolledBack: Row(_C.ABORTED, "inside a refused transaction: undone, because a later operation was refused"),
     errors.NotAttempted: Row(
@@ -71,6 +76,11 @@ TABLE: dict[type[ZksideError], Row] = {
     ),
     errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
     errors.Quota: Row(_C.RESOURCE_EXHAUSTED, "a limit on streams, holds, watches, calls or bytes is reached"),
+    errors.Throttled: Row(
+        _C.UNAVAILABLE,
+        "ZooKeeper has more requests than it takes (`request_throttle_*`) and did not look at this one; RetryInfo says "
+        "when to try again",
+    ),
     errors.Draining: Row(_C.UNAVAILABLE, "the daemon is about to stop and takes no new streams or holds"),
     errors.WaitTimeout: Row(_C.DEADLINE_EXCEEDED, ""),
     errors.SessionLost: Row(_C.ABORTED, "the session is over and what it owned is gone; start again"),
@@ -147,7 +157,7 @@ def _details(error: ZksideError, message: str) -> list[Message]:
         key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
     }
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    if isinstance(error, errors.SessionSuspended):
+    if isinstance(error, errors.SessionSuspended | errors.Throttled):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(retry)

@@ -16,7 +16,7 @@ from zkside.hub.hub import Hub
 from zkside.hub.subscription import Bookmark, Changes, Delivery, SnapshotChunk, SnapshotReason, Subscription
 from zkside.model import path as paths
 from zkside.model.event import EventType, KeeperState
-from zkside.model.record import Record
+from zkside.model.record import UNREADABLE, Record
 from zkside.model.watch import Change, ChangeType, EventTarget, Scope, Target, WatchKind
 from zkside.pb import common_pb2, watch_pb2
 from zkside.rpc import convert
@@ -49,11 +49,13 @@ CHANGE_TYPES = {
     ChangeType.CHANGED: watch_pb2.CHANGE_TYPE_CHANGED,
     ChangeType.DELETED: watch_pb2.CHANGE_TYPE_DELETED,
     ChangeType.RECREATED: watch_pb2.CHANGE_TYPE_RECREATED,
+    ChangeType.UNREADABLE: watch_pb2.CHANGE_TYPE_UNREADABLE,
 }
 REASONS = {
     SnapshotReason.INITIAL: watch_pb2.SNAPSHOT_REASON_INITIAL,
     SnapshotReason.RESUME_TOO_OLD: watch_pb2.SNAPSHOT_REASON_RESUME_TOO_OLD,
     SnapshotReason.OVERFLOW: watch_pb2.SNAPSHOT_REASON_OVERFLOW,
+    SnapshotReason.HISTORY_CHANGED: watch_pb2.SNAPSHOT_REASON_HISTORY_CHANGED,
 }
 GAP_REASONS = {
     GapReason.OVERFLOW: watch_pb2.GAP_REASON_OVERFLOW,
@@ -114,7 +116,7 @@ class WatchServicer:
                 if delivered.reason is not SnapshotReason.INITIAL:
                     self._hub.recent.note("watch.gap", delivered.reason.name, targets[delivered.target].path)
             return (self._snapshot(subscription, targets[delivered.target], delivered),)
-        answer = self._answer(delivered.zxid, subscription)
+        answer = self._answer(delivered.zxid, delivered.epoch_id, subscription)
         if isinstance(delivered, Bookmark):
             answer.bookmark.SetInParent()
         else:
@@ -125,23 +127,24 @@ class WatchServicer:
         if len(delivered.cuts) > 1:
             merged = [(change, index) for index, cut in delivered.cuts for change in cut.changes]
             merged.sort(key=lambda pair: pair[0].zxid)
-            return self._parts(delivered.zxid, merged, targets, subscription)
+            return self._parts(delivered.zxid, delivered.epoch_id, merged, targets, subscription)
         index, cut = delivered.cuts[0]
         shared = cut.encoded.get(index)
         if shared is None:
             changes = [(change, index) for change in cut.changes]
-            shared = cut.encoded[index] = Shared(self._parts(cut.zxid, changes, targets, subscription))
+            shared = cut.encoded[index] = Shared(self._parts(cut.zxid, cut.epoch_id, changes, targets, subscription))
         return shared
 
     def _parts(
         self,
         zxid: int,
+        epoch_id: str,
         changes: list[tuple[Change, int]],
         targets: tuple[Target, ...],
         subscription: Subscription,
     ) -> Iterator[bytes]:
         """A cut as messages; all but the last say `more`."""
-        answer = self._answer(zxid, subscription)
+        answer = self._answer(zxid, epoch_id, subscription)
         size = last_zxid = 0
         for change, index in changes:
             part = answer.changes
@@ -149,7 +152,7 @@ class WatchServicer:
             if full or size > PART_BYTES:
                 part.more = True
                 yield answer.SerializeToString()
-                answer = self._answer(zxid, subscription)
+                answer = self._answer(zxid, epoch_id, subscription)
                 part, size = answer.changes, 0
             message = part.changes.add(target=index, type=CHANGE_TYPES[change.type], zxid=change.zxid)
             size += _fill(message.node, change.path, change.record, targets[index].with_data)
@@ -160,11 +163,14 @@ class WatchServicer:
         key = (chunk.target, chunk.reason, chunk.index, subscription.is_stale())
         encoded = chunk.image.encoded.get(key)
         if encoded is None:
-            answer = self._answer(chunk.zxid, subscription)
+            answer = self._answer(chunk.zxid, chunk.epoch_id, subscription)
             snapshot = answer.snapshot
             snapshot.target, snapshot.reason, snapshot.more = chunk.target, REASONS[chunk.reason], chunk.more
             for path, record in chunk.image.chunks[chunk.index]:
-                _fill(snapshot.nodes.add(), path, record, target.with_data)
+                if record == UNREADABLE:
+                    snapshot.unreadable.append(path)
+                else:
+                    _fill(snapshot.nodes.add(), path, record, target.with_data)
             encoded = chunk.image.encoded[key] = answer.SerializeToString()
         return encoded
 
@@ -184,9 +190,9 @@ class WatchServicer:
             )
         return answer
 
-    def _answer(self, zxid: int, subscription: Subscription) -> watch_pb2.WatchResponse:
+    def _answer(self, zxid: int, epoch_id: str, subscription: Subscription) -> watch_pb2.WatchResponse:
         stale, age_s = subscription.is_stale(), subscription.age_s()
-        answer = watch_pb2.WatchResponse(epoch_id=self._hub.epoch_id)
+        answer = watch_pb2.WatchResponse(epoch_id=epoch_id)
         convert.fill_header(answer.header, self._hub.session, zxid, stale=stale, age_s=age_s)
         return answer
 
@@ -212,7 +218,7 @@ class Shared:
 
 def _fill(node: common_pb2.Node, path: str, record: Record | None, with_data: bool) -> int:
     """Fill in a node; returns about how many bytes it takes."""
-    if record is None:
+    if not record:  # absent, or not to be read
         node.path = path
         return len(path) + 20
     convert.fill_node(node, path, record, with_data=with_data)

@@ -1,4 +1,5 @@
-"""As much of X.509 as it takes to see when a certificate expires; the standard library shows that of peers alone."""
+"""As much of X.509 as it takes to see whose a certificate is, and until when; the standard library shows that of
+peers alone."""
 
 from __future__ import annotations
 
@@ -10,19 +11,34 @@ _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 def validity(der: bytes) -> tuple[float, float]:
     """Not before and not after, in seconds of Unix time. Raises: ValueError."""
     try:
-        _, certificate, _ = _element(der, _SEQUENCE)
-        _, rest, _ = _element(certificate, _SEQUENCE)
-        tag, _, behind = _element(rest)
-        if tag == _VERSION:
-            rest = behind
-        for _ in ("serial number", "signature algorithm", "issuer"):
-            _, _, rest = _element(rest)
-        _, times, _ = _element(rest, _SEQUENCE)
+        _, times, _ = _element(_from_validity(der), _SEQUENCE)
         tag, begins, times = _element(times)
         end_tag, ends, _ = _element(times)
         return _instant(tag, begins), _instant(end_tag, ends)
     except (IndexError, UnicodeDecodeError) as error:
         raise ValueError("not an X.509 certificate") from error
+
+
+def subject(der: bytes) -> bytes:
+    """Whose it is: a Name as it is encoded, for comparing. Raises: ValueError."""
+    try:
+        _, _, rest = _element(_from_validity(der), _SEQUENCE)
+        _, name, _ = _element(rest, _SEQUENCE)
+        return name
+    except IndexError as error:
+        raise ValueError("not an X.509 certificate") from error
+
+
+def _from_validity(der: bytes) -> bytes:
+    """What a certificate has from its validity on."""
+    _, certificate, _ = _element(der, _SEQUENCE)
+    _, rest, _ = _element(certificate, _SEQUENCE)
+    tag, _, behind = _element(rest)
+    if tag == _VERSION:
+        rest = behind
+    for _ in ("serial number", "signature algorithm", "issuer"):
+        _, _, rest = _element(rest)
+    return rest
 
 
 def _element(data: bytes, wanted: int | None = None) -> tuple[int, bytes, bytes]:

@@ -19,22 +19,16 @@ from zkside.core.backoff import Backoff
 from zkside.errors import (
     BadRequest,
     BadVersion,
-    ConnectionLoss,
     NoNode,
-    OutcomeUnknown,
     Refused,
     SessionLost,
-    Unavailable,
     ZksideError,
 )
 from zkside.model.operation import ANY_VERSION, Delete, Exists, Operation, Reply, T
-from zkside.zk.clock import Clock, Timer
+from zkside.supervisor import Permanent, Supervisor, nothing
 
 MAX_PENDING = 100_000
-RESTART_NS = 1_000_000_000
 _BATCH = 256
-_PASSING = (BadVersion, Unavailable, ConnectionLoss, OutcomeUnknown, SessionLost)
-"""Changed under our hands, or not to be known: look again. After SessionLost nothing is pending."""
 _BACKOFF = Backoff(first_s=0.05, max_s=2.0)
 
 
@@ -86,8 +80,7 @@ class Janitor:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._task: asyncio.Task[None] | None = None
-        self._restart: Timer | None = None
+        self._task: Permanent | None = None
         self._deleted = 0
         self._retried = 0
         self._given_up = 0
@@ -126,33 +119,24 @@ class Janitor:
     def statistics(self) -> JanitorStatistics:
         return JanitorStatistics(len(self._pending), self._deleted, self._retried, self._given_up)
 
-    def start(self, clock: Clock) -> None:
-        """Work until `stop`. An error of its own is logged, and the work begins again a second later."""
-        self._restart = None
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="zkside janitor")
-        self._task.add_done_callback(partial(self._on_failed, clock))
+    def start(self, supervisor: Supervisor) -> None:
+        """Work until `stop`. What is pending outlives a death of the task: nothing is stale by it."""
+        self._task = supervisor.start("janitor", self._run, nothing)
 
     async def stop(self) -> None:
         """Work no more. What is pending stays pending."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if self._restart is not None:
-            self._restart.cancel()
-
-    def _on_failed(self, clock: Clock, task: asyncio.Task[None]) -> None:
-        # The session was closed, and nobody waits for it any more: then it ends too.
-        if task.cancelled() or isinstance(error := task.exception(), SessionLost):
-            return
-        if error is not None:
-            log.janitor_failed(error=error)
-        self._restart = clock.call_at(clock.boottime_ns() + RESTART_NS, lambda: self.start(clock))
+            self._task.stop()
+            await self._task.wait()
 
     async def _run(self) -> None:
         attempt = 0
         while True:
             await self._work.wait()
-            await self._wait_connected()
+            try:
+                await self._wait_connected()
+            except SessionLost:
+                return  # the session was closed, and nobody waits for it any more
             batch = list(islice((each for each in self._pending if each not in self._under_way), _BATCH))
             async with asyncio.TaskGroup() as group:
                 for leftover in batch:
@@ -228,13 +212,11 @@ class Janitor:
         self._deleted += error is None
         if error is None or isinstance(error, NoNode):
             self._done(leftover, gone=True)
-        elif isinstance(error, _PASSING):
-            return
-        elif isinstance(error, Refused | BadRequest):
+        elif isinstance(error, Refused | BadRequest) and not isinstance(error, BadVersion):
             self._give_up(leftover, error)
             self._done(leftover, gone=False)
-        else:
-            raise error
+        # Whatever else it was passes: the connection, a queue that is full, a version that changed under our hands.
+        # After SessionLost nothing is pending.
 
     async def _version(self, leftover: _Leftover) -> int | None:
         """Of the node that is meant, to guard its delete; None if it is gone."""

@@ -11,6 +11,10 @@ does not know, and those it deletes. Only the epoch must not go back, and it is 
 
 The file holds the session's password and the holds' resume tokens: mode 0600.
 
+It names itself in its head (zk/state_dir.py): a copy, on whatever host, is not believed, lest two daemons have one
+session and delete each other's nodes. While it is open it is looked after once a second: a directory that was removed
+is made anew.
+
 Other versions read it too, newer and older ones. A field that an older daemon may do without can be added to a row:
 what is unknown in a row is passed over. Whatever else changes (a new kind of line, a field that counts) is a new
 FORMAT, and a daemon that does not know it begins a new session.
@@ -19,23 +23,22 @@ FORMAT, and a daemon that does not know it begins a new session.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import time
-import zlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zkside import log
 from zkside.errors import StartError, Unavailable
 from zkside.model.hold import HoldRow
+from zkside.zk.journal_lines import FORMAT, Content, Damaged, line_of, read, row_of, whole
 from zkside.zk.port import Ticket
+from zkside.zk.state_dir import FULL, bound_to, is_at, lock, sync
 
-FORMAT = 1
+__all__ = ["FORMAT", "Journal", "JournalStatistics"]
+
 _SPARE_LINES = 1000
-_ROW_FIELDS = frozenset(one.name for one in fields(HoldRow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +52,10 @@ class JournalStatistics:
     replaced: int
     errors: int
     """Lines and files that could not be written, since the start."""
-
-
-@dataclass(slots=True)
-class _Content:
-    """What the lines add up to."""
-
-    epoch: int = 0
-    ticket: Ticket | None = None
-    timeout_s: float = 0.0
-    holds: dict[str, HoldRow] = field(default_factory=dict)
-    owned: set[str] = field(default_factory=set)
-
-
-class _Damaged(Exception):
-    """The file is no journal of ours; says why. Carries the newest epoch that could be read."""
-
-    def __init__(self, why: str, epoch: int = 0) -> None:
-        super().__init__(why)
-        self.epoch = epoch
+    set_aside: int
+    """Files that were not believed at the start: damaged, another ensemble's, or a copy."""
+    remade: int
+    """How often the directory or what was in it was gone, and was made anew."""
 
 
 class Journal:
@@ -79,34 +67,44 @@ class Journal:
     def __init__(self, cluster: str = "") -> None:
         """A journal in memory only: nothing survives the process."""
         self._cluster = cluster
-        self._content = _Content()
+        self._content = Content()
         self._path: Path | None = None
-        self._file = -1
-        self._lock = -1
+        self._file = self._lock = -1
         self._lines = 0
         self._size_bytes = 0
         self._replaced = 0
-        self._errors = 0
+        self._errors = self._set_aside = self._remade = 0
+        self._is_gone = False
+        """What was to be made anew could not be, and that was told."""
 
     @classmethod
     def open(cls, state_dir: Path, cluster: str = "") -> Journal:
         """The journal in this directory, which is made (mode 0700) if it is not there.
 
         `cluster` is the connection string ("h1:2181,h2:2181/chroot"). A journal of another ensemble or
-        chroot, or a damaged one, is set aside under another name and the daemon starts anew.
+        chroot, a copied or a damaged one, is set aside under another name and the daemon starts anew. On a full disk
+        the daemon starts with what it can read, and appends as soon as there is room.
 
         Raises: StartError if another daemon uses the directory or it cannot be used.
         """
         journal = cls(cluster)
+        journal._path = state_dir / "session.journal"
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            journal._lock = _lock(state_dir / "session.lock")
-            journal._path = state_dir / "session.journal"
+            journal._lock = lock(journal._lock_path)
             journal._load()
-            journal._replace()
         except OSError as error:
             journal.close()
             raise StartError(f"the state directory {state_dir} cannot be used: {error}") from error
+        try:
+            journal._replace()
+        except OSError as error:
+            if error.errno not in FULL:
+                journal.close()
+                raise StartError(f"the state directory {state_dir} cannot be used: {error}") from error
+            journal._errors += 1
+            journal._go_on_with_the_old()
+            log.journal_not_written(error=Unavailable(f"the journal cannot be written: {error}; the old one is kept"))
         return journal
 
     @property
@@ -124,6 +122,21 @@ class Journal:
         """As negotiated for that session."""
         return self._content.timeout_s
 
+    @property
+    def zxid(self) -> int:
+        """The newest that any session has seen, in the present history."""
+        return self._content.zxid
+
+    @property
+    def history(self) -> int:
+        """Counts ZooKeeper's histories, from 1."""
+        return self._content.history
+
+    @property
+    def former_zxid(self) -> int:
+        """The newest zxid seen in any history before this one."""
+        return self._content.former_zxid
+
     def holds(self) -> tuple[HoldRow, ...]:
         """The holds of the newest epoch, oldest first."""
         return tuple(self._content.holds.values())
@@ -140,12 +153,16 @@ class Journal:
         """An epoch begins, with this session if it can be taken up again; the holds and nodes of the one before
         are forgotten."""
         before = self._content
-        self._content = _Content(epoch, ticket, timeout_s)
+        zxid = max(before.zxid, ticket.last_zxid if ticket is not None else 0)
+        content = Content(epoch, ticket, timeout_s, zxid=zxid, history=before.history, former_zxid=before.former_zxid)
+        self._content = content
         try:
             self._replace()
         except OSError as error:
-            self._content = _Content(epoch, None, timeout_s)
             self._errors += 1
+            if self._overwrite():
+                return
+            self._content = replace(content, ticket=None)
             raise Unavailable(
                 f"the journal cannot be written ({error}): epoch {epoch} will not survive a restart "
                 f"(that of epoch {before.epoch} is over)"
@@ -163,6 +180,12 @@ class Journal:
             self._errors += 1
             raise Unavailable(f"the journal cannot be written: {error}") from error
 
+    def begin_history(self, seen_zxid: int) -> None:
+        """No zxid up to this one means anything any more. Written when the next epoch begins."""
+        self._content.former_zxid = max(self._content.former_zxid, seen_zxid)
+        self._content.history += 1
+        self._content.zxid = 0
+
     def end(self) -> None:
         """The session is over and must never be taken up again. The rows stay until the next epoch begins."""
         if self._content.ticket is not None:
@@ -170,15 +193,17 @@ class Journal:
             self._append({"over": self._content.epoch})
 
     def note_zxid(self, zxid: int) -> None:
-        """The session has seen this transaction."""
-        ticket = self._content.ticket
-        if ticket is not None and zxid > ticket.last_zxid:
+        """A session has seen this transaction."""
+        content = self._content
+        if zxid > content.zxid:
             self._append({"zxid": zxid})
-            self._content.ticket = Ticket(ticket.session_id, ticket.password, zxid)
+            content.zxid = zxid
+            if (ticket := content.ticket) is not None:
+                content.ticket = Ticket(ticket.session_id, ticket.password, zxid)
 
     def put_hold(self, row: HoldRow) -> None:
         """Remember a hold, or its new row. To be called before the hold is announced."""
-        self._append({"hold": _row(row)})
+        self._append({"hold": row_of(row)})
         self._content.holds[row.hold_id] = row
 
     def drop_hold(self, hold_id: str) -> None:
@@ -214,7 +239,47 @@ class Journal:
             size_bytes=self._size_bytes,
             replaced=self._replaced,
             errors=self._errors,
+            set_aside=self._set_aside,
+            remade=self._remade,
         )
+
+    def look_after(self) -> None:
+        """Make the directory anew if it, or what was in it, is not there any more. Never raises.
+
+        Until then what was written is lost to a successor, which begins a new session: nothing is believed that is not
+        so. Another daemon that came first has the directory; this one goes on in memory.
+        """
+        if self._path is None or self._file < 0:
+            return
+        if is_at(self._path, self._file) and is_at(self._lock_path, self._lock):
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not is_at(self._lock_path, self._lock):
+                made = lock(self._lock_path)
+                os.close(self._lock)
+                self._lock = made
+            self._replace()
+        except StartError as error:
+            self._errors += 1
+            log.journal_given_up(error=error)
+            self.close()
+        except OSError as error:
+            if not self._is_gone:
+                self._errors += 1
+                self._is_gone = True
+                log.journal_not_written(
+                    error=Unavailable(f"{self._path} is gone and cannot be made anew: {error}; trying again")
+                )
+        else:
+            self._remade += 1
+            self._is_gone = False
+            log.journal_made_anew(file=self._path)
+
+    @property
+    def _lock_path(self) -> Path:
+        assert self._path is not None
+        return self._path.with_name("session.lock")
 
     def _load(self) -> None:
         assert self._path is not None
@@ -223,19 +288,37 @@ class Journal:
         except FileNotFoundError:
             return
         try:
-            self._content = _read(text, self._cluster)
-        except _Damaged as damaged:
-            aside = self._path.with_name(f"session.journal.{time.strftime('%Y%m%dT%H%M%S')}")
-            os.replace(self._path, aside)
-            log.journal_set_aside(aside=aside, reason=str(damaged))
-            self._content = _Content(epoch=damaged.epoch)
+            content = read(text, self._cluster)
+        except Damaged as damaged:
+            log.journal_set_aside(aside=self._put_aside(), reason=str(damaged))
+            self._content = Content(epoch=damaged.epoch)
+            return
+        if content.bound and content.bound != self._name_of(self._path):
+            log.journal_copied(aside=self._put_aside(), bound=content.bound)
+            # Of what it says only the numbers are taken, lest they go back.
+            content = Content(
+                content.epoch, zxid=content.zxid, history=content.history, former_zxid=content.former_zxid
+            )
+        self._content = content
+
+    def _put_aside(self) -> Path:
+        assert self._path is not None
+        self._set_aside += 1
+        aside = self._path.with_name(f"session.journal.{time.strftime('%Y%m%dT%H%M%S')}")
+        os.replace(self._path, aside)
+        return aside
+
+    @staticmethod
+    def _name_of(path: Path) -> str:
+        with open(path, "rb") as file:
+            return bound_to(file.fileno())
 
     def _append(self, entry: dict[str, Any]) -> None:
         if self._path is None:
             return
-        line = _line(entry)
+        line = line_of(entry)
         try:
-            if self._lines > 2 * (len(self._content.holds) + len(self._content.owned)) + _SPARE_LINES:
+            if self._file < 0 or self._lines > 2 * (len(self._content.holds) + len(self._content.owned)) + _SPARE_LINES:
                 self._replace()
             written = os.write(self._file, line)
             if written < len(line):
@@ -253,137 +336,59 @@ class Journal:
     def _replace(self) -> None:
         if self._path is None:
             return
-        content = self._content
-        head: dict[str, Any] = {"format": FORMAT, "cluster": self._cluster, "epoch": content.epoch}
-        if content.ticket is not None:
-            head["session"] = {
-                "id": content.ticket.session_id,
-                "password": content.ticket.password.hex(),
-                "zxid": content.ticket.last_zxid,
-                "timeout_s": content.timeout_s,
-            }
-        entries = [head]
-        entries += ({"own": path} for path in sorted(content.owned))
-        entries += ({"hold": _row(row)} for row in content.holds.values())
-        text = b"".join(map(_line, entries))
         new = self._path.with_suffix(".new")
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(file, 0o600)
-            with open(file, "wb", closefd=False) as whole:
-                whole.write(text)
+            lines = whole(self._content, self._cluster, bound_to(file))
+            with open(file, "wb", closefd=False) as into:
+                into.writelines(lines)
             os.fsync(file)
             os.replace(new, self._path)
-            _sync_directory(self._path.parent)
+            sync(self._path.parent)
         except OSError:
             os.close(file)
+            with contextlib.suppress(OSError):
+                new.unlink()  # what of it was written takes up room
             raise
+        self._take(file, lines)
+        self._replaced += 1
+
+    def _overwrite(self) -> bool:
+        """As `_replace`, in the old file: for a disk without room for another one. Not whole or not at all, but what is
+        there by half is seen to be damaged. False if it cannot be done."""
+        if self._path is None or self._file < 0 or not is_at(self._path, self._file):
+            return False
+        lines = whole(self._content, self._cluster, bound_to(self._file))
+        text = b"".join(lines)
+        if len(text) > self._size_bytes:
+            return False
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(file, text, 0)
+                os.ftruncate(file, len(text))
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError:
+            return False
+        self._lines, self._size_bytes = len(lines), len(text)
+        return True
+
+    def _go_on_with_the_old(self) -> None:
+        """Append to the file that was read, if there is one."""
+        assert self._path is not None
+        with contextlib.suppress(OSError):
+            text = self._path.read_bytes()
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._size_bytes = text.rfind(b"\n") + 1
+            self._lines = text.count(b"\n")
+            os.ftruncate(self._file, self._size_bytes)
+
+    def _take(self, file: int, lines: list[bytes]) -> None:
         if self._file >= 0:
             os.close(self._file)
         self._file = file
-        self._lines = len(entries)
-        self._size_bytes = len(text)
-        self._replaced += 1
-
-
-def _lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(lock, 32).decode(errors="replace").strip()
-        os.close(lock)
-        raise StartError(
-            f"the state directory {path.parent} is in use by another daemon (pid {owner or 'unknown'}): "
-            "stop it, or give this one a directory of its own"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _row(row: HoldRow) -> dict[str, Any]:
-    return {name.name: getattr(row, name.name) for name in fields(row)} | {"data": dict(row.data)}
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    text = json.dumps(entry, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    """Raises ValueError."""
-    checksum, _, text = line.partition(b" ")
-    if len(checksum) != 8 or int(checksum, 16) != zlib.crc32(text):
-        raise ValueError("wrong checksum")
-    entry = json.loads(text)
-    if not isinstance(entry, dict):
-        raise ValueError("not an object")
-    return entry
-
-
-def _read(text: bytes, cluster: str) -> _Content:
-    """Raises _Damaged. A last line that is not whole was being written when the daemon died: it was never
-    acknowledged to anybody, and is ignored."""
-    lines = text.split(b"\n")
-    if lines.pop() and not lines:
-        raise _Damaged("no line of it is whole, though the first one was written with the file")
-    content = _Content()
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = _parse(line)
-            if number == 1:
-                _apply_head(content, entry, cluster)
-            else:
-                _apply(content, entry)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _Damaged(f"line {number}: {error}", content.epoch) from error
-    return content
-
-
-def _apply_head(content: _Content, head: dict[str, Any], cluster: str) -> None:
-    content.epoch = int(head["epoch"])
-    if head["format"] != FORMAT:
-        raise _Damaged(f"format {head['format']}, not {FORMAT}", content.epoch)
-    if not _is_same_cluster(str(head["cluster"]), cluster):
-        raise _Damaged(f"it is of {head['cluster']!r}, not of {cluster!r}", content.epoch)
-    session = head.get("session")
-    if session is not None:
-        content.timeout_s = float(session["timeout_s"])
-        content.ticket = Ticket(int(session["id"]), bytes.fromhex(session["password"]), int(session["zxid"]))
-
-
-def _apply(content: _Content, entry: dict[str, Any]) -> None:
-    ((kind, value),) = entry.items()
-    match kind:
-        case "hold":
-            row = HoldRow(**{name: value[name] for name in _ROW_FIELDS & value.keys()})
-            content.holds[row.hold_id] = row
-        case "drop":
-            content.holds.pop(value, None)
-        case "own":
-            content.owned.add(value)
-        case "disown":
-            content.owned.discard(value)
-        case "zxid":
-            if content.ticket is not None:
-                content.ticket = Ticket(content.ticket.session_id, content.ticket.password, int(value))
-        case "over":
-            content.ticket = None
-        case _:
-            raise ValueError(f"unknown entry {kind!r}")
-
-
-def _is_same_cluster(one: str, other: str) -> bool:
-    """The same chroot, and a server in common (an ensemble may grow while its sessions live on)."""
-    hosts, _, chroot = one.partition("/")
-    other_hosts, _, other_chroot = other.partition("/")
-    return chroot == other_chroot and bool(set(hosts.split(",")) & set(other_hosts.split(",")))
+        self._lines = len(lines)
+        self._size_bytes = sum(map(len, lines))

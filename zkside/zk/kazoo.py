@@ -18,6 +18,7 @@ from zkside import errors, log
 from zkside.core.backoff import Backoff
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import OPEN_ACL, Acl, AddWatch, Operation, ReadMany, RemoveWatch, Reply
+from zkside.supervisor import Permanent, Supervisor
 from zkside.zk import chroot, handshake, refusals, sasl
 from zkside.zk.dialing import Context, Dialer, Round, Unreachable, is_writable
 from zkside.zk.handshake import Credentials, Ended
@@ -87,20 +88,24 @@ class KazooSettings:
         )
 
 
-def kazoo_connector(settings: KazooSettings) -> Connector:
+def kazoo_connector(settings: KazooSettings, supervisor: Supervisor | None = None) -> Connector:
     """Raises: StartError if the hosts make no sense or SASL lacks a package."""
+    supervisor = supervisor or Supervisor()
     hosts = Hosts.parse(settings.hosts)
     if settings.sasl is not None:
         sasl.check(settings.sasl)
     dialer = Dialer(hosts, settings.ssl_context, Names(hosts.names, settings.lookup))
-    return lambda listener, ticket: KazooConnection(settings, dialer, listener, ticket)
+    return lambda listener, ticket: KazooConnection(settings, dialer, listener, ticket, supervisor)
 
 
 class KazooConnection:
     """port.Connection on real ZooKeeper."""
 
-    def __init__(self, settings: KazooSettings, dialer: Dialer, listener: Listener, ticket: Ticket | None) -> None:
+    def __init__(
+        self, settings: KazooSettings, dialer: Dialer, listener: Listener, ticket: Ticket | None, supervisor: Supervisor
+    ) -> None:
         self._settings = settings
+        self._supervisor = supervisor
         self._dialer = dialer
         self._hosts = dialer.hosts
         self._listener = listener
@@ -122,7 +127,7 @@ class KazooConnection:
         """Of the server that has us, or was asked last."""
         self._until_ns = 0
         """When the session ends if nothing more is heard; 0 before it was taken up."""
-        self._task: asyncio.Task[None] | None = None
+        self._task: Permanent | None = None
         self._closing = False
         self._leaving = asyncio.Event()
         self._over: str | None = None
@@ -137,7 +142,8 @@ class KazooConnection:
 
     def start(self) -> None:
         if self._task is None and self._over is None:
-            self._task = asyncio.get_running_loop().create_task(self._supervise(), name="zookeeper connection")
+            # Whoever dies with a connection at hand leaves it to the next, which makes another: SUSPENDED tells.
+            self._task = self._supervisor.start("connection", self._supervise, lambda: self._cut("its task died"))
 
     def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
         socket = self._socket
@@ -164,7 +170,7 @@ class KazooConnection:
         finally:
             self.abandon()
             if self._task is not None:
-                await asyncio.wait({self._task})
+                await self._task.wait()
 
     def abandon(self) -> None:
         if self._over is None:
@@ -376,7 +382,7 @@ class KazooConnection:
             await self._leave(self._socket)
             return
         if self._task is not None and self._ticket is not None:
-            await asyncio.wait({self._task})
+            await self._task.wait()
 
     def _end(self, ending: Ending, reason: str) -> None:
         if self._over is None:
@@ -397,8 +403,8 @@ class KazooConnection:
             socket.drop(reason, failure)
         if self._opening is not None:
             self._opening.drop(reason)
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
+        if self._task is not None and self._task.task is not asyncio.current_task():
+            self._task.stop()
 
     def _cut(self, reason: str) -> None:
         if self._socket is not None:

@@ -1,4 +1,7 @@
-"""The present connection object, which can be exchanged for another and is not heard after that."""
+"""The present connection object, which can be exchanged for another and is not heard after that.
+
+The line outlives connections and sessions, and so it knows what zxid was seen last, and in which history.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Protocol
 
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import Operation
+from zkside.zk.history import History
 from zkside.zk.port import Connected, Connecting, Connection, ConnectionStatistics, Connector, Ending, Ticket
 
 
@@ -57,19 +61,30 @@ class Link:
 class Line:
     """At most one live link at a time."""
 
-    def __init__(self, connector: Connector, reports: Reports) -> None:
+    def __init__(self, connector: Connector, reports: Reports, history: History) -> None:
+        self._history = history
         self._connector = connector
         self._reports = reports
         self._link: Link | None = None
-        self._past_zxid = 0
         self.connection: Connection | None = None
         self._connecting = Connecting()
 
     @property
     def last_zxid(self) -> int:
-        """The newest zxid in any reply on any connection."""
+        """The newest zxid in any reply on any connection of the present history."""
         connection = self.connection
-        return max(self._past_zxid, connection.last_zxid) if connection is not None else self._past_zxid
+        return max(self._history.seen_zxid, connection.last_zxid) if connection is not None else self._history.seen_zxid
+
+    def judge(self, error: BaseException | None) -> None:
+        """The leader has answered a `sync` in a new session: go on in the same history, or begin another.
+
+        Raises: the error of the `sync` if no server has told its zxid. (One that refuses has applied the session's
+        creation all the same, and its refusal says as of when.)
+        """
+        assert self.connection is not None
+        if error is not None and not self.connection.last_zxid:
+            raise error
+        self._history.judge(self.connection.last_zxid)
 
     def statistics(self) -> ConnectionStatistics | None:
         """Of the present connection."""
@@ -85,15 +100,15 @@ class Line:
         self.cut()
         link = self._link = Link(self._reports)
         if ticket is not None:
-            self._past_zxid = max(self._past_zxid, ticket.last_zxid)
+            self._history.seen_zxid = max(self._history.seen_zxid, ticket.last_zxid)
             # The server must not be behind what this session has seen already.
-            ticket = replace(ticket, last_zxid=self._past_zxid)
+            ticket = replace(ticket, last_zxid=self._history.seen_zxid)
         self.connection = self._connector(link, ticket)
         self.connection.start()
 
     def deafen(self) -> Connection | None:
         """The connection, which from now on is not heard whatever it does."""
-        self._past_zxid = self.last_zxid
+        self._history.seen_zxid = self.last_zxid
         self._connecting = self.connecting()
         connection, self.connection = self.connection, None
         if self._link is not None:

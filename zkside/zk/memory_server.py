@@ -30,6 +30,7 @@ from zkside.model.operation import (
     Sync,
     Transaction,
 )
+from zkside.model.session import hex_of
 from zkside.zk.clock import Clock, SystemClock, Timer
 from zkside.zk.memory_acl import READ, Identities, Identity, allows, digest_identity
 from zkside.zk.memory_network import Link, MemoryNetwork
@@ -226,7 +227,7 @@ class MemoryZooKeeper:
     def _take_up(self, ticket: Ticket) -> Session:
         session = self._sessions.get(ticket.session_id)
         if session is None or session.password != ticket.password:
-            raise errors.SessionLost(f"session {ticket.session_id:#x} has expired")
+            raise errors.SessionLost(f"session {hex_of(ticket.session_id)} has expired")
         return session
 
     def _receive(self, attachment: Attachment, network: MemoryNetwork, operation: Operation[Any] | None) -> None:

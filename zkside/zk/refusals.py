@@ -52,7 +52,7 @@ _BY_KAZOO_CLASS: dict[Any, type[ZksideError]] = {
     exceptions.ReconfigDisabledError: errors.NotSupported,
     exceptions.SessionClosedRequireSaslError: errors.SessionLost,
     exceptions.QuotaExceededError: errors.Quota,
-    exceptions.ThrottledOpError: errors.Unavailable,
+    exceptions.ThrottledOpError: errors.Throttled,
 }
 BY_CODE: dict[int, type[ZksideError]] = {kind.code: ours for kind, ours in _BY_KAZOO_CLASS.items()}
 

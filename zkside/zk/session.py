@@ -17,40 +17,35 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from zkside import log
 from zkside.core.backoff import Backoff
-from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS, Proof
+from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS
 from zkside.core.lows import Lows
 from zkside.core.session import INITIAL, KEEPER_STATES, Effect, Input, advance
 from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, ZksideError
 from zkside.model.event import WatchedEvent
-from zkside.model.operation import GetEphemerals, Operation, Reply, Sync, T
+from zkside.model.operation import Operation, Reply, T
 from zkside.model.session import SessionState, SessionStatus
+from zkside.supervisor import Supervisor
+from zkside.zk import arrival
 from zkside.zk.announcer import Announcer
 from zkside.zk.clock import Clock, SystemClock, Timer
 from zkside.zk.epoch import Epoch
+from zkside.zk.history import History
 from zkside.zk.janitor import Janitor
 from zkside.zk.journal import Journal
 from zkside.zk.latency import Latencies
 from zkside.zk.line import Line, Link, tell
 from zkside.zk.port import Connected, Connector, Ending
-from zkside.zk.session_values import SessionSettings, SessionStatistics
+from zkside.zk.session_values import SAY, SessionSettings, SessionStatistics
 from zkside.zk.within import Within
 
 __all__ = ["Session", "SessionSettings", "SessionStatistics"]
 
 _LOOK_INTERVAL_NS = 1_000_000_000
 _RETRY = Backoff(first_s=0.1, max_s=5.0)
-_SAY = {
-    SessionState.CONNECTING: log.session_connecting,
-    SessionState.CONNECTED: log.session_connected,
-    SessionState.CONNECTED_READ_ONLY: log.session_read_only,
-    SessionState.SUSPENDED: log.session_suspended,
-    SessionState.LOST: log.session_lost,
-    SessionState.AUTH_FAILED: log.session_auth_failed,
-    SessionState.CLOSED: log.session_closed,
-}
 
 
 class Session:
@@ -67,9 +62,11 @@ class Session:
         settings: SessionSettings,
         journal: Journal | None = None,
         clock: Clock | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        """The journal is the session's from now on: `close` closes it."""
+        """The journal is the session's from now on: `close` closes it. The supervisor is for all that runs on it."""
         self.settings = settings
+        self.supervisor = supervisor or Supervisor()
         self.journal = journal or Journal()
         self.janitor = Janitor(self.call, self.wait_connected)
         self.clock = clock or SystemClock()
@@ -78,15 +75,17 @@ class Session:
         self._epoch = Epoch(self.journal, settings.lease_rules())
         self._lease = self._epoch.lease
         self._lows = Lows()
-        self._line = Line(connector, self)
+        self.history = History(self.journal)
+        self._line = Line(connector, self, self.history)
         self.connecting = self._line.connecting
         self._connected: Connected | None = None
         self._needs: set[object] = set()
 
         self._state = INITIAL
         self._since_ns = 0
+        epoch, history = self._epoch.number, self.history.number
         self._status = SessionStatus(
-            INITIAL, KEEPER_STATES[INITIAL], 0, self._epoch.number, 0.0, "", False, "not started", 0
+            INITIAL, KEEPER_STATES[INITIAL], 0, epoch, 0.0, "", False, "not started", 0, history
         )
         self._announcer = Announcer()
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
@@ -120,8 +119,14 @@ class Session:
 
     @property
     def last_zxid(self) -> int:
-        """The newest zxid in any reply, over all epochs."""
+        """The newest zxid in any reply, over all epochs of the present history."""
         return self._line.last_zxid
+
+    def doubt_history(self, reason: str) -> None:
+        """What was read contradicts what was read before: end this session; the next begins a new history."""
+        self.history.doubt(reason)
+        if self._state.is_connected:
+            self._guarded(self._advance, Input.EXPIRED, reason)
 
     @property
     def lease_boottime_ns(self) -> int:
@@ -220,6 +225,7 @@ class Session:
             proofs_needed=len(self._needs),
             proofs_sent=self._proofs_sent,
             listener_errors=self._announcer.errors,
+            history_changes=self.history.changes,
             rebuilds=self._rebuilds,
             janitor=self.janitor.statistics(),
             journal=self.journal.statistics(),
@@ -231,7 +237,7 @@ class Session:
         """Begin to connect, with the journal's session if it has one. Once; needs a running event loop."""
         now_ns = self._since_ns = self._boottime_ns()
         self._epoch.take_up(now_ns)
-        self.janitor.start(self.clock)
+        self.janitor.start(self.supervisor)
         self._guarded(self._advance, Input.OPEN, "connecting")
 
     async def close(self, *, keep_session: bool, within_s: float) -> None:
@@ -317,42 +323,28 @@ class Session:
         if epoch.session_id:
             self._lease.connected(now_ns, connected.negotiated_timeout_s)
         if epoch.is_taking_up:
-            self._list_orphans(link, connected)
+            self._is_listing = True
+            asked = arrival.list_orphans(self._line, self.settings.proof if self._needs else None)
+        elif not epoch.session_id and self.history.is_to_be_judged:
+            asked = arrival.ask_leader(self._line)
         else:
             self._advance(Input.CONNECTED, f"connected to {server}")
+            return
+        asked.add_done_callback(lambda done: self._guarded(self._take_answer, link, connected, done))
 
-    def _list_orphans(self, link: Link, connected: Connected) -> None:
-        """A session was taken up: nothing is announced until it is known what it owns that nobody knows of.
-
-        Until then nobody can create anything, so that whatever is listed and not journalled is an orphan.
-        `sync` comes first, lest a follower that lags behind does not list what was created last. A proof comes
-        with it: what was held has a lease again by the time that it is announced.
-        """
-        connection = self._line.connection
-        assert connection is not None
-        self._is_listing = True
-        tell(connection, Sync("/"))
-        if self._needs and self.settings.proof is not Proof.SYNC:
-            tell(connection, PROOFS[self.settings.proof])
-        listing = connection.call(GetEphemerals())
-        listing.add_done_callback(lambda done: self._guarded(self._take_orphans, link, connected, done))
-
-    def _take_orphans(self, link: Link, connected: Connected, listing: asyncio.Future[Reply[list[str]]]) -> None:
-        error = asyncio.CancelledError() if listing.cancelled() else listing.exception()
+    def _take_answer(self, link: Link, connected: Connected, asked: asyncio.Future[Any]) -> None:
+        error = asyncio.CancelledError() if asked.cancelled() else asked.exception()
         self._look(self._boottime_ns())
         if not link.is_live or connected is not self._connected:
             return
         if isinstance(error, ConnectionLoss | SessionSuspended | SessionLost):
             return  # The connection reports what has become of it, and the next one begins again.
-        if error is not None:
-            log.session_orphans_unknown(error=error)
+        if self._epoch.is_taking_up:
+            arrival.delete_orphans(asked, self.journal, self.janitor)
         else:
-            reply, known = listing.result(), self.journal.known_paths()
-            for path in reply.value:
-                if path not in known:
-                    log.session_orphan_deleted(path=path)
-                    self.janitor.delete_older(path, reply.zxid)
-        self._advance(Input.CONNECTED, f"connected to {connected.server}, session taken up")
+            self._line.judge(error)
+        how = ", session taken up" if self._epoch.is_taking_up else ""
+        self._advance(Input.CONNECTED, f"connected to {connected.server}{how}")
 
     # --- the machine
 
@@ -387,11 +379,12 @@ class Session:
             read_only=state is SessionState.CONNECTED_READ_ONLY,
             reason=reason,
             sequence=self._status.sequence + (state is not before),
+            history=self.history.number,
         )
         self._arm()
         if state is not before:
             self._transitions[before, state] += 1
-            _SAY[state](reason=reason, epoch=epoch.number, session_id=self._status.session_id_hex)
+            SAY[state](reason=reason, epoch=epoch.number, session_id=self._status.session_id_hex)
             for gate, is_open in ((self._writable, self._can_write), (self._readable, self._can_read)):
                 if is_open or state is SessionState.CLOSED:
                     gate.set()
@@ -472,6 +465,7 @@ class Session:
             tell(connection, PROOFS[self.settings.proof])
         if now_ns - self._noted_zxid_ns >= _LOOK_INTERVAL_NS:
             self._noted_zxid_ns = now_ns
+            self.journal.look_after()
             self._epoch.note_zxid(self.last_zxid)
         # A connection object that says nothing for three timeouts while it should be connecting is broken.
         patience_s = 3 * max(self._epoch.timeout_s, self.settings.timeout_s)

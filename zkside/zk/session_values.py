@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zkside import log
 from zkside.core.lease import LeaseRules, Proof
 from zkside.errors import StartError
 from zkside.model.session import SessionState, SessionStatus
@@ -58,7 +59,21 @@ class SessionStatistics:
     """For how many proofs are being sent; none are sent when it is 0."""
     proofs_sent: int
     listener_errors: int
+    history_changes: int
+    """How often ZooKeeper's history went back."""
     rebuilds: int
     """How often the connection was made anew because something inside went wrong."""
     janitor: JanitorStatistics
     journal: JournalStatistics
+
+
+SAY = {
+    SessionState.CONNECTING: log.session_connecting,
+    SessionState.CONNECTED: log.session_connected,
+    SessionState.CONNECTED_READ_ONLY: log.session_read_only,
+    SessionState.SUSPENDED: log.session_suspended,
+    SessionState.LOST: log.session_lost,
+    SessionState.AUTH_FAILED: log.session_auth_failed,
+    SessionState.CLOSED: log.session_closed,
+}
+"""How a state is logged."""

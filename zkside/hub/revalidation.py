@@ -1,0 +1,156 @@
+"""Looking again at all that is cached, slowly and for ever: what no event tells.
+
+A change of an ACL gives no event, and newer servers (3.8.4, 3.9.2) tell a session nothing of a node that it may not
+read. So a right that was taken away, one that was given back, and what was changed in between are seen by looking
+only (GUARANTEES V3). One round goes through the whole cache in `interval_s`, or at NODES_PER_S if that takes longer;
+what differs is the reader's to read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from itertools import islice
+
+from zkside import log
+from zkside.errors import NoAuth, NoNode, ZksideError
+from zkside.hub.asking import PASSING
+from zkside.hub.loader import Loader
+from zkside.hub.reader import Reader
+from zkside.hub.roots import Roots
+from zkside.hub.table import NodeTable
+from zkside.hub.walk import Walk
+from zkside.model import record as records
+from zkside.model.operation import Exists, ReadResult
+from zkside.model.record import UNREADABLE, Record
+from zkside.model.stat import STAT_SIZE_BYTES, Stat
+from zkside.zk.session import Session
+
+NODES_PER_S = 2000
+SLICE = 128
+"""Nodes looked at in one go: four small batches of multiRead."""
+LARGE_BYTES = 4096
+"""A node with more data is asked for its Stat alone, which costs a request of its own and no data."""
+RETRY_S = 1.0
+MOST_ATTEMPTS = 3
+
+
+class Revalidation:
+    """One owned task of the hub."""
+
+    def __init__(
+        self, session: Session, table: NodeTable, roots: Roots, reader: Reader, loader: Loader, interval_s: float
+    ) -> None:
+        self._session = session
+        self._table = table
+        self._roots = roots
+        self._reader = reader
+        self._loader = loader
+        self._interval_s = interval_s
+        self._configured = asyncio.Event()
+        self._whole_since = time.monotonic()
+        self.rounds = 0
+        """Whole looks at all there was, counted."""
+        self.found = 0
+        """Nodes that differed from what was cached, counted."""
+        self.errors = 0
+        """Parts that could not be read, counted."""
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the last whole round began: nothing that is older has been overlooked. 0 without a cache."""
+        return time.monotonic() - self._whole_since if self._table.records else 0.0
+
+    def configure(self, interval_s: float) -> None:
+        """This interval holds from now on."""
+        self._interval_s = interval_s
+        self._configured.set()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            began, is_whole = time.monotonic(), True
+            nodes = self._loader.known()
+            while some := list(islice(nodes, SLICE)):
+                # First the pause: what has just been loaded need not be looked at yet.
+                await self._pause(len(some))
+                is_whole &= await self._look(some)
+            if not self._table.records:
+                await self._pause(0)
+            if is_whole:
+                self._whole_since = began
+                self.rounds += 1
+
+    async def _pause(self, nodes: int) -> None:
+        """A part of the interval: as large as the part of all nodes that these are."""
+        started = time.monotonic()
+        share = min(nodes / max(len(self._table.records), 1), 1.0) if nodes else 1.0
+        while True:
+            self._configured.clear()
+            left_s = started + max(self._interval_s * share, nodes / NODES_PER_S) - time.monotonic()
+            if left_s <= 0:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._configured.wait()
+
+    async def _look(self, some: list[tuple[str, int]]) -> bool:
+        """False if some of it could not be read: then the next round has to."""
+        for attempt in range(MOST_ATTEMPTS):
+            try:
+                await self._session.wait_connected(read_only=True)
+                await self._compare(some)
+                return True
+            except ZksideError as error:
+                # If the connection was lost all is compared anyway, when there is one again.
+                self.errors += 1
+                if not isinstance(error, PASSING):
+                    log.cache_revalidation_failed(error=error)
+                await asyncio.sleep(RETRY_S * (attempt + 1))
+        return False
+
+    async def _compare(self, some: list[tuple[str, int]]) -> None:
+        known = self._table.records
+        large = [(path, levels) for path, levels in some if len(known.get(path) or b"") > _LARGEST_RECORD]
+        differing = await self._differing(large)
+        small = [(path, levels) for path, levels in some if len(known.get(path) or b"") <= _LARGEST_RECORD]
+        walk = Walk(
+            self._session, known=lambda path: known.get(path) or None, visit=self._visit, unlisted=self._unlisted
+        )
+        await walk.run((*small, *differing))
+
+    async def _differing(self, large: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Those of which the server says something else, by their Stats."""
+        known = self._table.records
+        calls = [self._session.call(Exists(path)) for path, _ in large]
+        differing = []
+        for (path, levels), reply in zip(large, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+            if isinstance(reply, BaseException) and not isinstance(reply, NoAuth):
+                raise reply
+            found: Stat | None = None if isinstance(reply, BaseException) else reply.value
+            record = known.get(path)
+            if not record or records.stat(record) != found:
+                differing.append((path, levels))
+        return differing
+
+    def _unlisted(self, path: str, error: ZksideError) -> None:
+        self.errors += 1
+        log.cache_revalidation_failed(error=error)
+
+    def _visit(self, path: str, result: ReadResult) -> None:
+        if isinstance(result, bytes):
+            new: Record | None = result
+        elif isinstance(result, NoAuth | NoNode):
+            new = UNREADABLE if isinstance(result, NoAuth) else None
+        else:
+            return  # says nothing of the node
+        old = self._table.records.get(path)
+        if (old and old[-STAT_SIZE_BYTES:]) == (new and new[-STAT_SIZE_BYTES:]) or path in self._reader.unsettled:
+            return
+        if self._roots.live_at(path) is not None:
+            self.found += 1
+            self._reader.doubt(path)
+
+
+_LARGEST_RECORD = LARGE_BYTES + STAT_SIZE_BYTES

@@ -1,0 +1,69 @@
+"""The state directory: whose it is, and whether what lies in it is what was written there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from zkside.errors import StartError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a place that takes no more: what is there can be read all the same."""
+
+
+def lock(path: Path) -> int:
+    """An open file that no other daemon can lock. Raises: StartError if one has; OSError."""
+    made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(made, 32).decode(errors="replace").strip()
+        os.close(made)
+        raise StartError(
+            f"the state directory {path.parent} is in use by another daemon (pid {owner or 'unknown'}): "
+            "stop it, or give this one a directory of its own"
+        ) from None
+    with suppress(OSError):  # the process is named for people; a full disk takes no number, and locks all the same
+        os.ftruncate(made, 0)
+        os.pwrite(made, f"{os.getpid()}\n".encode(), 0)
+    return made
+
+
+def sync(path: Path) -> None:
+    """Have the names in a directory survive the machine's end."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one at this path."""
+    try:
+        there, opened = os.stat(path), os.fstat(descriptor)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def bound_to(descriptor: int) -> str:
+    """Names an open file so that no copy of it has the same name: the running kernel, the device and the inode.
+
+    A session is for the processes of one host, and lives no longer than its timeout: so nothing is lost with a name
+    that a reboot, or a move to another host, changes too.
+    """
+    found = os.fstat(descriptor)
+    return f"{_boot_id()} {found.st_dev}:{found.st_ino}"
+
+
+@cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
