@@ -53,8 +53,8 @@ async def read(reads: Reads, path: str, freshness: Freshness) -> Answer[list[Pla
     queue = contenders(listing.value.names)
     nodes = await reads.get_many([paths.join(path, each.name) for each in queue], freshness)
     living = [(each, node) for each, node in zip(queue, nodes.value, strict=True) if isinstance(node, bytes)]
-    holding = holders([each for each, _ in living])
-    places = [_place(path, each, node, is_holder=each in holding) for each, node in living]
+    holding = {each.name for each in holders([each for each, _ in living])}
+    places = [_place(path, each, node, is_holder=each.name in holding) for each, node in living]
     return Answer(places, min(listing.zxid, nodes.zxid), listing.stale or nodes.stale, max(listing.age_s, nodes.age_s))
 
 
