@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 from operator import attrgetter
@@ -37,7 +37,7 @@ class Kind(Enum):
 
     @property
     def is_shared(self) -> bool:
-        return self in (Kind.READ, Kind.KAZOO_READ)
+        return self is Kind.READ or self is Kind.KAZOO_READ
 
     @property
     def needs_lasting_parent(self) -> bool:
@@ -73,11 +73,11 @@ class Contender:
     number: int
     name: str
     kind: Kind
+    rank: tuple[int, bool, str] = field(init=False, repr=False, compare=False)
+    """Sorts a queue. Of one number the exclusive ones come first: a downgraded lock was a write lock before."""
 
-    @property
-    def rank(self) -> tuple[int, bool, str]:
-        """Sorts a queue. Of one number the exclusive ones come first: a downgraded lock was a write lock before."""
-        return self.number, self.kind.is_shared, self.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", (self.number, self.kind.is_shared, self.name))
 
     def __lt__(self, other: Contender) -> bool:
         return self.rank < other.rank
@@ -163,7 +163,7 @@ class Queue:
         self._place = {each.name: place for place, each in enumerate(queue)}
         self._layout = _layout(queue)
         self._creates, self._children = _creates(parent), len(names)
-        are_exclusive = [not each.kind.is_shared for each in queue]
+        are_exclusive = [not each.rank[1] for each in queue]
         self._then, self._now = _Row(are_exclusive), _Row(are_exclusive)
         self._gone, self._gaps = [], []
         self._head = self._first_exclusive = 0
