@@ -8,7 +8,7 @@
     │   └── NotSupported
     ├── Refused                 ZooKeeper said no; nothing was changed
     │   ├── NoNode, NodeExists, BadVersion, NotEmpty
-    │   ├── NoChildrenForEphemerals, InvalidAcl, NoAuth
+    │   ├── NoChildrenForEphemerals, InvalidAcl, NoAuth, SequenceOverflow
     │   └── RolledBack, NotAttempted        (inside a refused transaction)
     ├── Unavailable             nothing was changed; later it may work
     │   ├── SessionSuspended
@@ -124,6 +124,12 @@ class NoAuth(Refused):
     """ZooKeeper's access control list does not allow it."""
 
     reason = "NO_AUTH"
+
+
+class SequenceOverflow(Refused):
+    """The sequence numbers of the parent are used up; the node was deleted again."""
+
+    reason = "SEQUENCE_OVERFLOW"
 
 
 class RolledBack(Refused):

@@ -33,6 +33,7 @@ FIELDS = {
     "identities": "identities of the policy, counted",
     "incident": "the id that the client was told",
     "kind": "the hold's recipe: `lock`, `election`, …",
+    "left": "how many are left",
     "level": "a level: `debug`, `info`, `warning`, `error`",
     "margin_s": "what is taken off the lease, in seconds",
     "method": "the call, as `zkside.v1.NodeService/Set`",
@@ -398,6 +399,11 @@ def hub_invariant(*, what: str, reason: str) -> None:
 @event("janitor.gave_up", WARNING, "janitor: {path} is not deleted and stays until the session ends: {reason}")
 def janitor_gave_up(*, path: str, reason: str) -> None:
     """ZooKeeper does not let the daemon delete what a hold left."""
+
+
+@event("numbers.run_out", WARNING, "{left} sequence numbers are left for the children of {path}")
+def numbers_run_out(*, path: str, left: int) -> None:
+    """Told again at the half of that. At 0 sequential creates there are refused: delete the parent once it is empty."""
 
 
 @event("hold.granted", DEBUG, "{kind} {path} is held, token {token}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zkside.core.queueing import Kind, contenders, mixed
+from tests.core.queues import queue_of
+from zkside.core.queueing import Kind, contenders
 
 LOCK, LATCH, READ, WRITE = "_c_a-lock-", "_c_a-latch-", "_c_a-__READ__", "_c_a-__WRIT__"
 KAZOO_LOCK, KAZOO_READ = "_c_a-__lock__", "_c_a-__rlock__"
@@ -13,7 +14,7 @@ KAZOO_LOCK, KAZOO_READ = "_c_a-__lock__", "_c_a-__rlock__"
 def refused(*names: str) -> Kind | None:
     """What the last of them, in the order of the queue, is told to be mixed with."""
     queue = contenders(f"{name}{number:010}" for number, name in enumerate(names))
-    return mixed(queue[-1], queue)
+    return queue_of(queue).mixed(queue[-1])
 
 
 @pytest.mark.parametrize("names", [(LOCK, LOCK), (LOCK, READ), (WRITE, READ), (LATCH, LATCH), (KAZOO_LOCK, KAZOO_READ)])
@@ -45,4 +46,4 @@ def test_who_is_about_to_be_refused_gets_nobody_else_refused() -> None:
 def test_who_comes_later_gets_nobody_refused() -> None:
     """H8."""
     queue = contenders([f"{LOCK}0000000000", f"{LATCH}0000000001"])
-    assert mixed(queue[0], queue) is None
+    assert queue_of(queue).mixed(queue[0]) is None

@@ -45,11 +45,20 @@ async def test_a_lock_outlives_that_its_path_is_swept_away(contend: Contend) -> 
             zkside("shared:CURATOR_READ_WRITE", 2, host=2),
         ),
         (curator("write", 2), zkside("shared:CURATOR")),
+        (curator("downgrade", 2), zkside("shared:CURATOR_READ_WRITE")),
+        (curator("downgrade"), zkside("lock:CURATOR_READ_WRITE", 2), zkside("shared:CURATOR_READ_WRITE", 2, host=2)),
     ],
-    ids=["Curator writes", "zkside writes", "both do both", "zkside reads as CURATOR"],
+    ids=[
+        "Curator writes",
+        "zkside writes",
+        "both do both",
+        "zkside reads as CURATOR",
+        "Curator downgrades and zkside reads",
+        "Curator downgrades and zkside does both",
+    ],
 )
 async def test_curators_read_write_lock_lets_readers_share(contend: Contend, crews: tuple[Crew, ...]) -> None:
-    """H1, H8: readers share, nobody shares with a writer."""
+    """H1, H8: readers share, nobody shares with a writer; nor a writer with a reader that was a writer before."""
     ledger = await contend(*crews)
     assert_fair(ledger)
     assert ledger.most_inside > 1

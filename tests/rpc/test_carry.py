@@ -24,7 +24,7 @@ from zkside.client import Client
 from zkside.errors import Denied, NotSupported
 from zkside.model.hold import HoldState
 from zkside.pb.admin_pb2 import DrainRequest
-from zkside.pb.carry_pb2 import CarriedUpdate, CarryRelease, CarryRequest, CarryStep
+from zkside.pb.carry_pb2 import CarriedUpdate, CarryRelease, CarryRequest, CarryResponse, CarryStep
 from zkside.pb.election_pb2 import CampaignRequest
 from zkside.pb.group_pb2 import JoinRequest
 from zkside.pb.hold_pb2 import (
@@ -37,7 +37,9 @@ from zkside.pb.hold_pb2 import (
 )
 from zkside.pb.lock_pb2 import AcquireRequest
 from zkside.pb.node_pb2 import HoldEphemeralRequest
-from zkside.rpc.carry import MAX_UNTAKEN
+from zkside.recipes.holds import HoldSettings
+from zkside.rpc import carry
+from zkside.rpc.carry import MAX_UNHEARD, MAX_UNTAKEN
 
 GRACE = Duration(seconds=10)
 RELEASE = CarryRelease()
@@ -183,23 +185,82 @@ async def test_an_error_ends_its_own_hold_only(client: Stubs, stock_client: Kazo
     await carrier.until(1, HOLD_STATE_HELD)
 
 
-@pytest.mark.parametrize(
-    ("step", "field"),
-    [
-        (CarryStep(tag=1), "steps.step"),
-        (CarryStep(tag=7, acquire=AcquireRequest(path="/other")), "steps.tag"),
-    ],
-)
-async def test_a_step_without_sense_ends_the_stream_with_all_its_holds(
-    client: Stubs, stock_client: KazooClient, step: CarryStep, field: str
-) -> None:
+async def test_a_step_without_sense_is_refused_alone(client: Stubs) -> None:
+    """O1: the holds of the stream go on, also the one whose tag was asked for twice."""
     carrier = Carrier(client)
     await carrier.acquire(7)
-    held = await carrier.until(7, HOLD_STATE_HELD)
-    async with gone(stock_client, held.update.hold.path):
-        await carrier.ask(step)
-        refused = await failure(carrier.stream)
-    assert (refused.reason, refused.fields) == ("INVALID_ARGUMENT", (field,))
+    await carrier.until(7, HOLD_STATE_HELD)
+    await carrier.ask(CarryStep(tag=1), CarryStep(tag=7, acquire=AcquireRequest(path="/other")), CarryStep(tag=7))
+    nothing = await carrier.ended(1)
+    assert (nothing.failure.reason, nothing.failure.field) == ("INVALID_ARGUMENT", "steps.step")
+    refused = [await carrier.next(7), await carrier.next(7)]
+    assert [(each.failure.field, each.ended) for each in refused] == [("steps.tag", False), ("steps.step", False)]
+    await carrier.release(7)
+    assert (await carrier.ended(7)).update.state == HOLD_STATE_RELEASED
+
+
+async def test_more_steps_than_a_message_may_have_are_refused_alone(
+    client: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O1"""
+    monkeypatch.setattr(carry, "MAX_STEPS", 3)
+    carrier = Carrier(client)
+    await carrier.ask(*(CarryStep(tag=tag, acquire=AcquireRequest(path=f"/lock{tag}")) for tag in range(5)))
+    for tag in (3, 4):
+        refused = await carrier.ended(tag)
+        assert (refused.failure.reason, refused.failure.metadata["limit"]) == ("QUOTA", "max_steps")
+    for tag in range(3):
+        await carrier.until(tag, HOLD_STATE_HELD)
+
+
+async def test_holds_that_are_asked_for_count_before_they_are_opened(
+    hosts: str, proxy: Proxy, proxy_hosts: str, short_path: Path
+) -> None:
+    """O1: those that wait for the session too, of all streams together, and all are free again with the stream."""
+    async with (
+        Host(proxy_hosts, short_path, hold_settings=HoldSettings(max_holds=5)) as host,
+        host.stubs() as client,
+    ):
+        proxy.refuse()
+        proxy.cut()
+        while host.session.status.state.is_connected:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        carrier, other = Carrier(client), Carrier(client)
+        steps = [
+            CarryStep(tag=tag, wait_for_ready=True, acquire=AcquireRequest(path=f"/lock{tag}")) for tag in range(4)
+        ]
+        await carrier.ask(*steps[:3])
+        await other.ask(*steps[:3])
+        refused = await other.ended(2)
+        assert (refused.failure.reason, refused.failure.metadata["limit"]) == ("QUOTA", "max_holds")
+        carrier.stream.cancel()
+        while len(host.rpc.streams) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        proxy.accept()
+        await other.ask(*steps[2:])
+        for tag in range(4):
+            await other.until(tag, HOLD_STATE_HELD)
+        assert host.holds.statistics().refused == 1
+
+
+async def test_refusals_wait_for_who_does_not_read_and_no_more_is_begun(client: Stubs, host: Host) -> None:
+    """O1, W8: not one of them costs anything before the ones ahead of it were heard."""
+    deaf = client.carry.Carry()
+    for _ in range(20):
+        await deaf.write(CarryRequest(steps=[CarryStep(tag=2**63)] * 5000))
+    pending = 0
+    async with asyncio.timeout(PATIENCE_S):
+        while pending < MAX_UNTAKEN:
+            await asyncio.sleep(0.01)
+            (pending,) = (each.pending for each in host.rpc.streams.list() if each.method.endswith("Carry"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+        assert max(each.pending for each in host.rpc.streams.list()) <= MAX_UNHEARD
+    heard = 0
+    async with asyncio.timeout(PATIENCE_S):
+        while heard < 100_000:
+            heard += len((await deaf.read()).updates)
+    deaf.cancel()
 
 
 async def test_a_release_of_what_has_ended_means_nothing(client: Stubs) -> None:
@@ -371,13 +432,18 @@ async def test_who_does_not_read_costs_bounded_memory_and_delays_nobody(client: 
 async def test_a_stream_that_the_daemon_ends_does_not_hand_on_what_its_owner_may_believe_in(
     client: Stubs, host: Host
 ) -> None:
-    """H1: neither when it is ended from outside, nor for a step that makes no sense."""
+    """H1: neither when it is ended from outside, nor for a message that is none."""
     for tag, end in enumerate((lambda: host.rpc.streams.end_all(Denied("no"), infrastructure=False), None)):
         carrier = Carrier(client)
+        carrier.stream = client.channel.stream_stream(
+            "/zkside.v1.CarryService/Carry",
+            request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
+            response_deserializer=CarryResponse.FromString,
+        )()
         await carrier.acquire(7, f"/lock{tag}")
         lease_ns = (await carrier.until(7, HOLD_STATE_HELD)).update.hold.lease_boottime_ns
         if end is None:
-            await carrier.ask(CarryStep(tag=1))
+            await carrier.stream.write(b"\xff")
         else:
             end()
         await failure(carrier.stream)

@@ -8,6 +8,7 @@ from tests.rpc.host import PATIENCE_S, Host
 from zkside.core.queueing import Contender, contender
 from zkside.model import path as paths
 from zkside.model.operation import Create, CreateMode, Delete, Exists
+from zkside.recipes.turnstile import Turnstile
 from zkside.recipes.waiting import WaitingRoom
 
 READER = "__READ__"
@@ -29,7 +30,7 @@ async def take_turn(room: WaitingRoom, me: Contender, before: int) -> None:
 async def test_a_listing_from_before_a_release_leaves_nobody_waiting(host: Host) -> None:
     """H7: the listing that still has the writer and the event of its end come together, in most of the rounds."""
     await host.session.call(Create("/queue", b""))
-    room = WaitingRoom(host.session, host.hub, "/queue")
+    room = WaitingRoom(host.session, host.hub, "/queue", Turnstile())
     for _ in range(50):
         writer = await seat(host, WRITER)
         one = await seat(host, READER)

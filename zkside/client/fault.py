@@ -36,6 +36,7 @@ BY_REASON: dict[str, type[ZksideError]] = {
     "QUOTA": errors.Quota,
     "REFUSED": errors.Refused,
     "ROLLED_BACK": errors.RolledBack,
+    "SEQUENCE_OVERFLOW": errors.SequenceOverflow,
     "SESSION_LOST": errors.SessionLost,
     "SESSION_SUSPENDED": errors.SessionSuspended,
     "START_ERROR": errors.StartError,

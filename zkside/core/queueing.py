@@ -1,8 +1,8 @@
 """Who may hold, among the contenders below one path: names, order, and who has to wait for whom.
 
 A contender is an ephemeral sequential node. ZooKeeper numbers the children of a parent in the order of their
-creation, whatever their names, so the numbers alone are the order of the queue; the name tells what the contender
-wants. The names are those of Apache Curator and kazoo, with which they share the queue.
+creation, whatever their names, so the numbers are the order of the queue; the name tells what the contender wants,
+and is all that tells it from others. The names are those of Apache Curator and kazoo, with which they share the queue.
 
     "_c_4f2e…-lock-0000000012"      Kind.LOCK, number 12
 """
@@ -10,10 +10,14 @@ wants. The names are those of Apache Curator and kazoo, with which they share th
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from itertools import takewhile
+from operator import attrgetter
+
+from zkside.model.stat import LAST_NUMBER, Stat
 
 
 class Kind(Enum):
@@ -33,7 +37,7 @@ class Kind(Enum):
 
     @property
     def is_shared(self) -> bool:
-        return self in (Kind.READ, Kind.KAZOO_READ)
+        return self is Kind.READ or self is Kind.KAZOO_READ
 
     @property
     def needs_lasting_parent(self) -> bool:
@@ -53,21 +57,34 @@ _QUEUE_TOGETHER = {
 """Kinds that may wait for each other. LOCK and WRITE do not meet: zkside could wait for either, but Curator's
 InterProcessMutex takes no notice of a WRITE, nor its InterProcessReadWriteLock of a LOCK."""
 
-# ZooKeeper's counter turns negative after 2^31 children of one parent; then the sign is one of its ten characters.
-# Parents are containers, which the server deletes when they have been empty for a while, so their numbers begin anew.
+# Behind LAST_NUMBER ZooKeeper gives the same again, and at times negative ones, whose sign is one of the ten
+# characters: no contender of zkside has one (recipes/node.py), others may.
 _NAME = re.compile(f"({'|'.join(re.escape(kind.value) for kind in Kind)})" + r"(\d{10,}|-\d{9,})$")
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One child in the queue; ordered by number."""
+    """One child in the queue, known by its name.
+
+    Numbers are the order, but do not tell contenders apart: Curator's read-write lock gives the read lock of who has
+    the write lock the number of that one.
+    """
 
     number: int
     name: str
     kind: Kind
+    rank: tuple[int, bool, str] = field(init=False, repr=False, compare=False)
+    """Sorts a queue. Of one number the exclusive ones come first: a downgraded lock was a write lock before."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", (self.number, self.kind.is_shared, self.name))
 
     def __lt__(self, other: Contender) -> bool:
-        return self.number < other.number
+        return self.rank < other.rank
+
+
+_RANK = attrgetter("rank")
+_ABSENT = Stat(*[0] * 11)
 
 
 def contender(name: str) -> Contender | None:
@@ -80,85 +97,242 @@ def contender(name: str) -> Contender | None:
 
 def contenders(names: Iterable[str]) -> list[Contender]:
     """In the order of the queue."""
-    return sorted(each for each in map(contender, names) if each is not None)
+    return sorted((each for each in map(contender, names) if each is not None), key=_RANK)
 
 
-def mixed(one: Contender, queue: Iterable[Contender]) -> Kind | None:
-    """A kind ahead of this contender that it cannot wait for, nor the other way round.
+def holders(queue: Sequence[Contender]) -> list[Contender]:
+    """Who holds by the order of the queue: the first, or the readers at its head; of permits all.
 
-    Whoever is ahead but was mixed there himself is about to be refused and does not count: the layout is that of
-    those who came first, and a stranger who tries again and again harms nobody.
+    Those that have the number of an exclusive holder hold with it: they are its own.
     """
-    present: set[Kind] = set()
-    for each in queue:
-        if not each < one:
-            break
-        if present <= _QUEUE_TOGETHER[each.kind]:
-            present.add(each.kind)
-    return next(iter(present - _QUEUE_TOGETHER[one.kind]), None)
+    if not queue or queue[0].kind is Kind.LEASE:
+        return list(queue)
+    first = queue[0]
+    if first.kind.is_shared:
+        return list(takewhile(lambda each: each.kind.is_shared, queue))
+    return list(takewhile(lambda each: each.number == first.number, queue))
 
 
 class Queue:
-    """The contenders that are known, in order.
+    """The contenders that were there at one moment, and which of them are known to have gone since.
 
-    Invariant: it may still have some that are gone, but lacks nobody who is alive and ahead of one it has:
-    whoever was listed was listed with all before, and numbers only grow, so nobody comes in between later.
+    What is missing in it says nothing of a later moment, for a contender can come late, and ahead: Curator's read-write
+    lock creates a read lock with the number of the write lock that it is about to release. But it comes beside one
+    that is ahead too. So who had nobody to wait for at one moment has its turn for good (docs/adr/0017).
+
+    Only `listed` takes longer for a longer queue; all else is a few comparisons.
     """
 
     def __init__(self) -> None:
-        self.known: list[Contender] = []
+        self.is_whole = False
+        """Whether all that it has were there at its moment. Otherwise some may have been gone by then."""
+        self._moment = 0
+        """Counts the moments that it was of."""
+        self._queue: list[Contender] = []
+        self._numbers: list[int] = []
+        self._place: dict[str, int] = {}
+        self._layout: list[tuple[int, Kind]] = []
+        """Kinds that others have to fit, each with the number of its first contender."""
+        self._creates = (0, 0)
+        self._children = 0
+        """All that the parent had at the moment, contenders or not."""
+        self._then = _Row([])
+        """Who was there at the moment."""
+        self._now = _Row([])
+        """Who is not known to be gone."""
+        self._gone: list[Contender] = []
+        """As it became known, those alone that were there at the moment."""
+        self._gaps: list[int] = []
+        """The places of all that are gone, in order."""
+        self._head = self._first_exclusive = 0
 
-    def listed(self, names: Iterable[str]) -> None:
-        """The parent's children at one moment.
+    def __len__(self) -> int:
+        """How many are not known to be gone."""
+        return len(self._queue) - len(self._gaps)
 
-        Who is behind the last one listed may have come later than the listing, and stays.
+    def __iter__(self) -> Iterator[Contender]:
+        """Those that are not known to be gone, in order."""
+        return (each for place, each in enumerate(self._queue) if self._now.any.has(place))
+
+    def listed(self, names: Sequence[str], parent: Stat) -> None:
+        """The parent's children at a moment, later than the one before, with its Stat of the same moment."""
+        before, place = self._queue, self._place
+        found = [before[place[name]] if name in place else contender(name) for name in names]
+        queue = self._queue = sorted((each for each in found if each is not None), key=_RANK)
+        self._numbers = [each.number for each in queue]
+        self._place = {each.name: place for place, each in enumerate(queue)}
+        self._layout = _layout(queue)
+        self._creates, self._children = _creates(parent), len(names)
+        are_exclusive = [not each.rank[1] for each in queue]
+        self._then, self._now = _Row(are_exclusive), _Row(are_exclusive)
+        self._gone, self._gaps = [], []
+        self._head = self._first_exclusive = 0
+        self.is_whole = True
+        self._moment += 1
+
+    def nobody(self) -> None:
+        """The parent is gone, and all its children with it."""
+        self.listed((), _ABSENT)
+
+    def is_current(self, parent: Stat) -> bool:
+        """Whether, by the parent's Stat of a later moment, nobody has come since."""
+        return _creates(parent) == self._creates and self._creates[1] < LAST_NUMBER
+
+    def asks(self) -> Question:
+        """To be kept when the parent's Stat is asked for, and given to `answered` with that."""
+        return Question(self._moment, len(self._gone))
+
+    def answered(self, question: Question, parent: Stat, gone: Iterable[Contender] = ()) -> bool:
+        """Be of the moment of this Stat, less those who were gone when it was asked for, and these.
+
+        False, and it stays of its moment, if it cannot be: somebody has come since, or there was a listing meanwhile.
+        Who went later may have been there at that moment, and somebody may have come in its place after it.
         """
-        listing = contenders(names)
-        if not listing:
-            return
-        behind = bisect_left(self.known, listing[-1])
-        later = [each for each in self.known[behind:] if each.number > listing[-1].number]
-        self.known = listing + later
+        gone = list(gone)
+        if question.moment != self._moment or not self.is_current(parent):
+            for each in gone:
+                self.remove(each)
+            return False
+        later = self._gone[question.gone :]
+        before = {each.name: each for each in (*self._gone[: question.gone], *gone)}
+        for each in gone:
+            self.remove(each)
+        for name in before:
+            self._then.take_out(self._place[name])
+        self._gone = [each for each in later if each.name not in before]
+        self._children -= len(before)
+        self.is_whole = self._children == parent.num_children
+        self._moment += 1
+        return True
 
     def has(self, one: Contender) -> bool:
-        """Whether it was listed and is not known to be gone. Then all ahead of it are known too."""
-        index = bisect_left(self.known, one)
-        return index < len(self.known) and self.known[index].name == one.name
+        """Whether it was there, and is not known to be gone."""
+        place = self._place.get(one.name)
+        return place is not None and self._now.any.has(place)
 
     def remove(self, gone: Contender) -> None:
         """One that is surely gone; it may have been removed before."""
-        index = bisect_left(self.known, gone)
-        if index < len(self.known) and self.known[index].name == gone.name:
-            del self.known[index]
+        if self.has(gone):
+            place = self._place[gone.name]
+            self._now.take_out(place)
+            self._gone.append(gone)
+            insort(self._gaps, place)
+
+    def mixed(self, one: Contender) -> Kind | None:
+        """A kind ahead of this contender that it cannot wait for, nor the other way round.
+
+        Whoever was ahead but was mixed there himself is about to be refused and does not count: the layout is that of
+        those who came first, and a stranger who tries again and again harms nobody.
+        """
+        ahead = (kind for number, kind in self._layout if number < one.number)
+        return next((kind for kind in ahead if kind not in _QUEUE_TOGETHER[one.kind]), None)
+
+    def has_turn(self, waiter: Contender) -> bool:
+        """Whether it had nobody to wait for at the moment of which this is."""
+        return next(self._ahead(waiter, self._then), None) is None
 
     def nearest_blocker(self, waiter: Contender) -> Contender | None:
-        """The last of those that the waiter has to wait for; None: it has its turn.
+        """The last of those that the waiter has to wait for; None: all that were ahead are gone.
 
-        An exclusive contender waits for everybody ahead, a shared one for the exclusive ones. Waiting for the
-        last of them only is what wakes one waiter for a release, or one group of readers (GUARANTEES H7).
+        An exclusive contender waits for everybody ahead, a shared one for the exclusive ones; both for who has the same
+        number, as nobody knows who of the two came first. Waiting for the last of them only is what wakes one waiter
+        for a release, or one group of readers (GUARANTEES H7).
         """
-        return next(self._blockers(waiter), None)
+        return next(self.blockers(waiter), None)
 
-    def blockers(self, waiter: Contender) -> list[Contender]:
+    def blockers(self, waiter: Contender) -> Iterator[Contender]:
         """All that it has to wait for, the last one first."""
-        return list(self._blockers(waiter))
+        return self._ahead(waiter, self._now)
 
     def position(self, waiter: Contender) -> int:
         """How many are ahead of the waiter, not counting those who hold: 0 is the next."""
-        return max(0, bisect_left(self.known, waiter) - len(holders(self.known)))
+        return max(0, self._count_before(self._place[waiter.name]) - self._holding())
 
-    def _blockers(self, waiter: Contender) -> Iterator[Contender]:
-        for index in range(bisect_left(self.known, waiter) - 1, -1, -1):
-            ahead = self.known[index]
-            if not (waiter.kind.is_shared and ahead.kind.is_shared):
-                yield ahead
+    def _ahead(self, waiter: Contender, row: _Row) -> Iterator[Contender]:
+        own = self._place[waiter.name]
+        those = row.exclusive if waiter.kind.is_shared else row.any
+        place = bisect_right(self._numbers, waiter.number)
+        while (place := those.nearest(place - 1)) >= 0:
+            if place != own:
+                yield self._queue[place]
+
+    def _count_before(self, place: int) -> int:
+        return place - bisect_left(self._gaps, place)
+
+    def _holding(self) -> int:
+        """As `holders` of those that are not known to be gone."""
+        queue, now = self._queue, self._now
+        # Places at the head are only passed once, until the next listing.
+        while self._head < len(queue) and not now.any.has(self._head):
+            self._head += 1
+        if self._head == len(queue):
+            return 0
+        first = queue[self._head]
+        if not first.kind.is_shared:
+            return self._count_before(bisect_right(self._numbers, first.number))
+        while self._first_exclusive < len(queue) and not now.exclusive.has(self._first_exclusive):
+            self._first_exclusive += 1
+        return self._count_before(self._first_exclusive)
 
 
-def holders(queue: list[Contender]) -> list[Contender]:
-    """Who holds by the order of the queue: the first, or the readers at its head; of permits all."""
-    if queue and queue[0].kind is Kind.LEASE:
-        return queue
-    if not queue or not queue[0].kind.is_shared:
-        return queue[:1]
-    first_exclusive = next((n for n, each in enumerate(queue) if not each.kind.is_shared), len(queue))
-    return queue[:first_exclusive]
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was known when the parent's Stat was asked for."""
+
+    moment: int
+    gone: int
+
+
+class _Row:
+    """Places, some of which are taken out."""
+
+    __slots__ = ("any", "exclusive")
+
+    def __init__(self, are_exclusive: Sequence[bool]) -> None:
+        self.any = _Places([True] * len(are_exclusive))
+        self.exclusive = _Places(are_exclusive)
+
+    def take_out(self, place: int) -> None:
+        self.any.take_out(place)
+        self.exclusive.take_out(place)
+
+
+class _Places:
+    """Places of which the nearest at or before any other is found in next to no steps, however many were taken out.
+
+    Source: disjoint sets, with path halving (Tarjan and van Leeuwen 1984).
+    """
+
+    __slots__ = ("_up_to",)
+
+    def __init__(self, are_there: Sequence[bool]) -> None:
+        # Shifted by one: 0 stands for none.
+        self._up_to = [0, *(place + is_there for place, is_there in enumerate(are_there))]
+
+    def has(self, place: int) -> bool:
+        return self._up_to[place + 1] == place + 1
+
+    def take_out(self, place: int) -> None:
+        if self.has(place):
+            self._up_to[place + 1] = place
+
+    def nearest(self, place: int) -> int:
+        """At this place or before; -1: none."""
+        up_to, at = self._up_to, place + 1
+        while up_to[at] != at:
+            up_to[at] = up_to[up_to[at]]
+            at = up_to[at]
+        return at - 1
+
+
+def _layout(queue: Iterable[Contender]) -> list[tuple[int, Kind]]:
+    present: dict[Kind, int] = {}
+    for each in queue:
+        if each.kind not in present and present.keys() <= _QUEUE_TOGETHER[each.kind]:
+            present[each.kind] = each.number
+    return [(number, kind) for kind, number in present.items()]
+
+
+def _creates(parent: Stat) -> tuple[int, int]:
+    """Grows with each child that is created; of another parent under the same path it is another one."""
+    return parent.czxid, parent.creates

@@ -57,8 +57,8 @@ async def read(reads: Reads, path: str, freshness: Freshness) -> Answer[list[Pla
     # What may not be read is there all the same: without it another would be taken for the holder.
     states = [UNREADABLE if isinstance(node, ZksideError) else node for node in nodes.value]
     living = [(each, node) for each, node in zip(queue, states, strict=True) if node is not None]
-    holding = holders([each for each, _ in living])
-    places = [_place(path, each, node, is_holder=each in holding) for each, node in living]
+    holding = {each.name for each in holders([each for each, _ in living])}
+    places = [_place(path, each, node, is_holder=each.name in holding) for each, node in living]
     return Answer(places, min(listing.zxid, nodes.zxid), listing.stale or nodes.stale, max(listing.age_s, nodes.age_s))
 
 

@@ -24,6 +24,7 @@ from zkside.errors import (
 from zkside.model import record as records
 from zkside.model.hold import HoldUpdate, OnExists, Reason, Terms
 from zkside.model.operation import Create, Created, CreateMode, Delete, Exists, GetData, GetEphemerals, Reply
+from zkside.model.stat import Stat
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
@@ -135,17 +136,18 @@ async def _outlive(wish: _Wish, lost: Hold) -> None:
 
     Until then it shows what was made of its data while nobody here could see it.
     """
-    session = wish.holds.session
+    session, record = wish.holds.session, None
     try:
         record = (await session.call(GetData(lost.path))).value
+        left: Stat | None = records.stat(record)
     except NoNode:
         return
     except NoAuth:
         left = (await session.call(Exists(lost.path))).value
-    else:
-        left = records.stat(record)
     if left is None or left.czxid != lost.czxid:
         return
+    if record is not None and lost.terms.follows_data:
+        _follow(wish, records.data(record))
     gone = asyncio.Event()
     unwatch = wish.holds.hub.on_deleted(
         lost.path,

@@ -137,11 +137,15 @@ class Holds:
         if self.draining:
             raise Draining()
         if len(self._holds) >= self.settings.max_holds:
-            self._refused += 1
+            self.count_refused()
             raise Quota(f"the daemon has {len(self._holds)} holds, its limit", limit="max_holds")
         hold = Hold(self, terms)
         self._add(hold)
         return hold
+
+    def count_refused(self) -> None:
+        """Somebody asked for more than `max_holds`."""
+        self._refused += 1
 
     async def wait_for(
         self, terms: Terms, resume_token: str, flow: Callable[[Hold], Coroutine[Any, Any, None]]

@@ -19,6 +19,7 @@ from zkside.errors import (
     NoNode,
     NotEmpty,
     OutcomeUnknown,
+    SequenceOverflow,
     SessionSuspended,
     ZksideError,
 )
@@ -42,6 +43,7 @@ from zkside.model.operation import (
 )
 from zkside.model.stat import Stat
 from zkside.recipes.find_out import ANSWER_MARGIN_S, FindOut, Sent, is_numbered
+from zkside.recipes.numbers import Numbers
 from zkside.zk.session import Session
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class Writes:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._find_out = FindOut(session)
+        self.numbers = Numbers()
         self._creating: set[asyncio.Task[Reply[Created]]] = set()
 
     async def close(self) -> None:
@@ -101,9 +104,10 @@ class Writes:
         Missing parents are made in the mode `parents`; containers that vanish before the node comes are made again.
         `on_sent` is called whenever the create itself was sent: what it sends is answered right behind.
 
-        Raises: what ZooKeeper refuses; OutcomeUnknown when the answer was lost and the node cannot be told
-        from somebody else's; SessionLost for an ephemeral whose session ended meanwhile. Cancellation: a
-        persistent node may have been made; an ephemeral that was made is deleted again.
+        Raises: what ZooKeeper refuses; SequenceOverflow when it has no more numbers, and the node goes again;
+        OutcomeUnknown when the answer was lost and the node cannot be told from somebody else's; SessionLost for an
+        ephemeral whose session ended meanwhile. Cancellation: a persistent node may have been made; an ephemeral
+        that was made is deleted again.
         """
         prefix = f"_c_{uuid.uuid4()}-" if protected else ""
         if prefix:
@@ -137,6 +141,17 @@ class Writes:
             self._session.janitor.delete(made.path, made.stat.czxid if made.stat else None)
 
     async def _create(self, attempt: _Attempt) -> Reply[Created]:
+        reply = await self._create_below(attempt)
+        made = reply.value
+        try:
+            self.numbers.check(attempt.operation, made)
+        except SequenceOverflow:
+            self._session.janitor.delete(made.path, made.stat.czxid if made.stat else None)
+            raise
+        return reply
+
+    async def _create_below(self, attempt: _Attempt) -> Reply[Created]:
+        """With its parents, if they are to be made."""
         for _ in range(MAX_PARENT_ROUNDS):
             try:
                 return await self._create_once(attempt)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 
-from zkside.errors import Draining, HoldLost, InvalidArgument, NoAuth, SessionSuspended, ZksideError
-from zkside.model.hold import Reason
+from zkside.errors import Draining, HoldLost, InvalidArgument, NoAuth, Quota, SessionSuspended, ZksideError
+from zkside.model.hold import HoldState, Reason
 from zkside.model.session import SessionStatus
 from zkside.pb import carry_pb2, hold_pb2
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
+from zkside.recipes.turnstile import AT_ONCE
 from zkside.rpc import convert, status
 from zkside.rpc.interceptors import Opening, StreamCall
 
 MAX_UNTAKEN = 1024
 """Updates that wait for the client to read; beyond, each hold keeps its own (recipes/audience.py)."""
+MAX_UNHEARD = 2 * MAX_UNTAKEN
+"""With so many, refusals among them, no further step is begun before the client has read."""
 MAX_TOGETHER = 256
 """Updates of one message: some 100 kB."""
+MAX_STEPS = 10_000
+"""Steps of one message; those behind are refused."""
+SLICE_S = 0.005
+"""So long the steps of a message are looked at, then everybody else has a turn of the event loop."""
 
 
 class CarryServicer:
@@ -27,22 +34,25 @@ class CarryServicer:
 
     def __init__(self, holds: Holds, opening: Mapping[str, Opening]) -> None:
         """`opening` by the name of the step that begins such a hold."""
-        self._holds = holds
-        self._opening = opening
+        self.holds = holds
+        self.opening = opening
+        self.carried = 0
+        """Holds of all streams, with those that are asked for and not opened yet."""
 
     def carry(
         self, requests: AsyncIterator[carry_pb2.CarryRequest], call: StreamCall
     ) -> AsyncGenerator[carry_pb2.CarryResponse, None]:
-        return _Carrying(self._holds, self._opening, call).run(requests)
+        return _Carrying(self, call).run(requests)
 
 
 class _Carried:
     """One hold of the stream."""
 
-    __slots__ = ("hold", "hold_id", "is_releasing", "task")
+    __slots__ = ("hold", "hold_id", "is_held", "is_releasing", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
+        self.is_held = False
         self.hold_id = ""
         """As last told; '' before that."""
         self.hold: Hold | None = None
@@ -53,10 +63,10 @@ class _Carried:
 class _Carrying:
     """One stream. Tasks: one that reads, and one for each hold, which hands its updates to the stream."""
 
-    def __init__(self, holds: Holds, opening: Mapping[str, Opening], call: StreamCall) -> None:
-        self._holds = holds
-        self._session = holds.session
-        self._opening = opening
+    def __init__(self, servicer: CarryServicer, call: StreamCall) -> None:
+        self._servicer = servicer
+        self._holds = servicer.holds
+        self._session = servicer.holds.session
         self._call = call
         self._stream = call.stream
         self._carried: dict[int, _Carried] = {}
@@ -88,11 +98,12 @@ class _Carrying:
             unlisten()
             if self._failure is not None:
                 self._cut()
-            carried = [each.task for each in self._carried.values() if each.task is not None]
+            # Who holds goes first; of those who wait the last, so that none of them gets what others let go here.
+            carried = list(self._carried.values())
+            self._servicer.carried -= len(carried)
             self._carried.clear()
-            for task in (reading, *carried):
-                task.cancel()
-            await asyncio.wait([reading, *carried])
+            ending = [each for each in carried if each.is_held] + [each for each in carried[::-1] if not each.is_held]
+            await _end([reading, *(each.task for each in ending if each.task is not None)])
 
     def _cut(self) -> None:
         for carried in self._carried.values():
@@ -119,28 +130,68 @@ class _Carrying:
     async def _read(self, requests: AsyncIterator[carry_pb2.CarryRequest]) -> None:
         try:
             async for request in requests:
-                for step in request.steps:
-                    self._begin(step)
+                await self._begin_all(request.steps)
         except Exception as error:
             # Not swallowed: it ends the stream.
             self._failure = error
         self._asks_no_more = True
         self._filled.set()
 
-    def _begin(self, step: carry_pb2.CarryStep) -> None:
+    async def _begin_all(self, steps: Sequence[carry_pb2.CarryStep]) -> None:
+        """A few in each turn of the event loop: what they begin runs in the next one."""
+        loop = asyncio.get_running_loop()
+        begun, since_s = 0, loop.time()
+        for number, step in enumerate(steps):
+            try:
+                if number >= MAX_STEPS:
+                    raise Quota(f"a message has at most {MAX_STEPS} steps, this one {len(steps)}", limit="max_steps")
+                begun += self._begin(step)
+            except ZksideError as error:
+                self._refuse(step.tag, error)
+            while len(self._untaken) >= MAX_UNHEARD:
+                self._taken.clear()
+                await self._taken.wait()
+            if begun >= AT_ONCE or loop.time() - since_s > SLICE_S:
+                await asyncio.sleep(0)
+                begun, since_s = 0, loop.time()
+
+    def _refuse(self, tag: int, error: ZksideError) -> None:
+        """A step of which nothing comes. A hold that has its tag is not concerned."""
+        is_free = tag not in self._carried
+        self._tell(carry_pb2.CarriedUpdate(tag=tag, failure=convert.failure(error), ended=is_free))
+
+    def _begin(self, step: carry_pb2.CarryStep) -> bool:
+        """Whether it began a hold. Raises: InvalidArgument, Quota."""
         name = step.WhichOneof("step")
         if name is None:
             raise InvalidArgument("a step says what to do", field="steps.step")
         if name == "release":
             self._release(step.tag)
-            return
+            return False
         if step.tag in self._carried:
             raise InvalidArgument(f"the tag {step.tag} is in use", field="steps.tag")
+        self._check_room()
         carried = self._carried[step.tag] = _Carried()
+        self._servicer.carried += 1
         self._stream.ends_by_itself = True
         tag = step.tag
         carried.task = asyncio.get_running_loop().create_task(self._follow(carried, step, name), name=f"carry {name}")
         carried.task.add_done_callback(lambda task: self._failed(tag, carried, task))
+        return True
+
+    def _check_room(self) -> None:
+        """Also for those that wait for the session before they are opened, and count among no holds yet."""
+        most = self._holds.settings.max_holds
+        if self._servicer.carried >= most:
+            self._holds.count_refused()
+            raise Quota(f"{most} holds are carried or asked for, the daemon's limit", limit="max_holds")
+        over = self._call.over_carried(len(self._carried))
+        if over is not None:
+            raise over
+
+    def _forget(self, tag: int) -> None:
+        del self._carried[tag]
+        self._servicer.carried -= 1
 
     def _release(self, tag: int) -> None:
         carried = self._carried.get(tag)
@@ -164,10 +215,11 @@ class _Carrying:
         last = carry_pb2.CarriedUpdate(tag=tag)
         while True:
             try:
-                asked = self._call.carried(name, self._opening[name], getattr(step, name))
+                asked = self._call.carried(name, self._servicer.opening[name], getattr(step, name))
                 async with aclosing(asked) as updates:
                     async for update in updates:
                         carried.hold_id = update.hold_id
+                        carried.is_held = update.state is not HoldState.WAITING
                         while len(self._untaken) >= MAX_UNTAKEN:
                             self._taken.clear()
                             await self._taken.wait()
@@ -178,7 +230,7 @@ class _Carrying:
                 if carried.hold_id or not step.wait_for_ready:
                     raise
                 await self._session.wait_connected()
-        del self._carried[tag]
+        self._forget(tag)
         if carried.hold is not None and carried.hold.left_behind:
             last = carry_pb2.CarriedUpdate(tag=tag, failure=convert.failure(_left_behind(carried.hold.path)))
         if not (self._untaken and self._untaken[-1] is last):
@@ -189,7 +241,7 @@ class _Carrying:
         """From the task of a hold: it has ended, if only now then by an error or because it was let go."""
         if self._carried.get(tag) is not carried:
             return
-        del self._carried[tag]
+        self._forget(tag)
         last = carry_pb2.CarriedUpdate(tag=tag, ended=True)
         if task.cancelled():
             last.update.state, last.update.reason = hold_pb2.HOLD_STATE_RELEASED, Reason.RELEASED.value
@@ -210,6 +262,23 @@ class _Carrying:
     def _tell(self, update: carry_pb2.CarriedUpdate) -> None:
         self._untaken.append(update)
         self._filled.set()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel all, in this order and a few in each turn of the event loop; return when they have ended.
+
+    Cancellation: they are all cancelled.
+    """
+    left = deque(tasks)
+    try:
+        while left:
+            for _ in range(min(AT_ONCE, len(left))):
+                left.popleft().cancel()
+            await asyncio.sleep(0)
+    finally:
+        for task in left:
+            task.cancel()
+    await asyncio.wait(tasks)
 
 
 def _left_behind(path: str) -> ZksideError:

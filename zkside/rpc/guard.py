@@ -324,6 +324,13 @@ class Guard:
             if (over := caller.over("holds", caller.limits.holds, present)) is not None:
                 raise over
 
+    def over_holds(self, caller: Caller, present: int) -> Quota | None:
+        """The error, counted, if a caller with so many holds may have no more."""
+        over = caller.over("holds", caller.limits.holds, present)
+        if over is not None:
+            self._count(over)
+        return over
+
     @contextmanager
     def _using(self, caller: Caller, what: str, count: int = 1) -> Iterator[None]:
         """Counts against the quota inside the block. Raises: Quota."""
@@ -420,6 +427,9 @@ class _CarryCall(StreamCall):
 
     def carried(self, step: str, opening: Opening, request: Any) -> AsyncGenerator[HoldUpdate, None]:
         return self._guard.carried(self._served, step, opening, request)
+
+    def over_carried(self, carried: int) -> Quota | None:
+        return self._guard.over_holds(self._served.caller, carried)
 
 
 async def _answered(caller: Caller, handler: Handler, recall: Recall | None, request: Any, call: Call) -> Answer:

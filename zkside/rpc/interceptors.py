@@ -85,6 +85,10 @@ class StreamCall(Call):
         """The updates of a hold that this step of the stream asks for."""
         return opening(request)
 
+    def over_carried(self, carried: int) -> Quota | None:
+        """The error if a stream that carries so many holds, opened or not, may carry no more."""
+        return None
+
 
 UnaryHandler = Callable[[Any, Call], Awaitable[Answer]]
 StreamHandler = Callable[[Any, StreamCall], AsyncGenerator[Answer, None]]

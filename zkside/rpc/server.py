@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from zkside import log
 from zkside.errors import Draining
@@ -32,6 +32,7 @@ from zkside.pb import (
 )
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
+from zkside.recipes.numbers import Numbers
 from zkside.recipes.queueing import Queueing
 from zkside.rpc.admin import AdminServicer, Operation
 from zkside.rpc.carry import CarryServicer
@@ -345,11 +346,12 @@ class RpcServer:
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """The families `grpc_server_*`, `zkside_stream*`, `zkside_listener_*`, `zkside_files_*` and `zkside_tls_*`;
-        `zkside_policy_*` and `zkside_audit_*` where there is such a thing."""
+        """Collect the families `grpc_server_*`, `zkside_sequence_*`, `zkside_stream*`, `zkside_listener_*`,
+        `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and `zkside_audit_*` where there is such a thing."""
         guard = self.interceptors.guard
         guarded = () if guard is None else guard.collect()
-        return chain(self.streams.collect(), self.interceptors.collect(), self._entrances.collect(), guarded)
+        numbers = _of_numbers(self._writes.numbers)
+        return chain(numbers, self.streams.collect(), self.interceptors.collect(), self._entrances.collect(), guarded)
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""
@@ -357,3 +359,16 @@ class RpcServer:
 
     def statistics(self) -> StreamsStatistics:
         return self.streams.statistics()
+
+
+def _of_numbers(numbers: Numbers) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "zkside_sequence_numbers_left",
+        "Sequence numbers that are left at the parent that has fewest, of those used in the last hour.",
+        value=numbers.left,
+    )
+    yield CounterMetricFamily(
+        "zkside_sequence_overflows",
+        "Sequential creates refused because the numbers of their parent are used up.",
+        value=numbers.refused,
+    )

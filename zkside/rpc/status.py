@@ -66,6 +66,11 @@ TABLE: dict[type[ZksideError], Row] = {
         "read will ever see it; metadata: min_zxid, zxid",
     ),
     errors.NoAuth: Row(_C.PERMISSION_DENIED, "ZooKeeper's access control list does not allow it"),
+    errors.SequenceOverflow: Row(
+        _C.FAILED_PRECONDITION,
+        "2^31 children were created below the parent, and ZooKeeper has no more numbers; the node was deleted again; "
+        "metadata: path, number",
+    ),
     errors.RolledBack: Row(_C.ABORTED, "inside a refused transaction: undone, because a later operation was refused"),
     errors.NotAttempted: Row(
         _C.ABORTED, "inside a refused transaction: not tried, because an earlier operation was refused"

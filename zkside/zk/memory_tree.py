@@ -36,7 +36,7 @@ from zkside.model.operation import (
     TransactionResult,
     WriteResult,
 )
-from zkside.model.stat import Stat
+from zkside.model.stat import LAST_NUMBER, Stat
 from zkside.zk.memory_acl import ADMIN, CREATE, DELETE, READ, WRITE, Identities, allows, resolved
 
 MAX_TTL_MS = (1 << 40) - 1
@@ -53,7 +53,7 @@ def _validate(path: str) -> None:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A node; `creates` counts the children ever created and gives sequential nodes their number."""
+    """A node; `creates` counts the children ever created and gives sequential nodes their number, up to LAST_NUMBER."""
 
     data: bytes
     acl: tuple[Acl, ...]
@@ -79,7 +79,7 @@ class Node:
             mtime=self.mtime,
             version=self.version,
             # One for each create and for each delete of a child (DataNode.copyStat).
-            cversion=2 * self.creates - len(self.children),
+            cversion=_int(2 * self.creates - len(self.children)),
             aversion=self.aversion,
             ephemeral_owner=self.owner,
             data_length=len(self.data),
@@ -107,6 +107,8 @@ class Transition:
     identities: Identities
     changes: list[Change] = field(default_factory=list)
     undo: list[Callable[[], object]] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    """The next one of each parent, as long as the transaction is not applied."""
 
 
 class Tree:
@@ -198,7 +200,8 @@ class Tree:
         acl = resolved(create.acl, transition.identities)
         above = paths.parent(create.path)
         parent = self._node(above, CREATE, transition.identities)
-        path = f"{create.path}{parent.creates:010}" if create.mode.is_sequential else create.path
+        number = transition.numbers.get(above, parent.creates)
+        path = f"{create.path}{number:010}" if create.mode.is_sequential else create.path
         _validate(path)
         if path in self.nodes:
             raise errors.NodeExists(f"{path}: exists already", path=path)
@@ -209,8 +212,11 @@ class Tree:
         node = Node(create.data, acl, create.mode, zxid, zxid, zxid, now_ms, now_ms, owner=owner, ttl_ms=create.ttl_ms)
         before = parent.creates, parent.pzxid
         self._attach(path, node)
-        parent.creates += 1
-        parent.pzxid = zxid
+        transition.numbers.pop(path, None)
+        transition.numbers[above] = _int(number + 1)
+        # A counter that has turned over is not applied (DataTree.createNode), so that the last number comes again.
+        if number < LAST_NUMBER and transition.numbers[above] > parent.creates:
+            parent.creates, parent.pzxid = transition.numbers[above], zxid
 
         def undo() -> None:
             self._detach(path, node)
@@ -331,3 +337,8 @@ class Tree:
             elif node.creates:
                 gone.append(path)
         return gone
+
+
+def _int(number: int) -> int:
+    """As Java counts: it turns over."""
+    return (number + 2**31) % 2**32 - 2**31

@@ -31,6 +31,8 @@ final class Contenders {
             case "write":
                 return (client, path, name, referee) ->
                         lock(new InterProcessReadWriteLock(client, path).writeLock(), referee);
+            case "downgrade":
+                return (client, path, name, referee) -> downgrade(new InterProcessReadWriteLock(client, path), referee);
             case "semaphore":
                 return (client, path, name, referee) ->
                         semaphore(new InterProcessSemaphoreV2(client, path, Integer.parseInt(parts[1])), referee);
@@ -43,9 +45,34 @@ final class Contenders {
         }
     }
 
-    private static void lock(InterProcessMutex lock, Referee referee) throws Exception {
+    static boolean isShared(String recipe) {
+        return recipe.equals("read") || recipe.equals("downgrade");
+    }
+
+    /** Its turn is that of the read lock, which it got with the number of the write lock. */
+    private static void downgrade(InterProcessReadWriteLock lock, Referee referee) throws Exception {
+        Method node = nodeOf();
+        boolean on = true;
+        while (on) {
+            lock.writeLock().acquire();
+            lock.readLock().acquire();
+            lock.writeLock().release();
+            try {
+                on = referee.turn((String) node.invoke(lock.readLock()));
+            } finally {
+                lock.readLock().release();
+            }
+        }
+    }
+
+    private static Method nodeOf() throws NoSuchMethodException {
         Method node = InterProcessMutex.class.getDeclaredMethod("getLockPath");
         node.setAccessible(true);
+        return node;
+    }
+
+    private static void lock(InterProcessMutex lock, Referee referee) throws Exception {
+        Method node = nodeOf();
         boolean on = true;
         while (on) {
             lock.acquire();

@@ -78,7 +78,7 @@ public final class Main {
         for (String name : names) {
             Callable<Void> contender = () -> {
                 try (CuratorFramework client = connect(hosts);
-                        Referee referee = new Referee(refereePort, name, recipe.equals("read"))) {
+                        Referee referee = new Referee(refereePort, name, Contenders.isShared(recipe))) {
                     Contenders.named(recipe).contend(client, path, name, referee);
                 }
                 return null;
