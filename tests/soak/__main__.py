@@ -105,19 +105,27 @@ def _run(
     listeners = [threading.Thread(target=_read_abuser, args=(process, run, done)) for process in abusers.values()]
     for listener in listeners:
         listener.start()
-    until_s = time.monotonic() + seconds + GRACE_S
-    for process in (*abusers.values(), client):
-        try:
-            process.wait(max(1.0, until_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            run.is_client_whole &= process is not client
+    _wait((*abusers.values(), client), gauges, run, time.monotonic() + seconds + GRACE_S)
     for thread in (reading, *listeners):
         thread.join()
     gauges.stop()
     run.gauges, run.peak_mb, run.is_daemon_alive = gauges.read, gauges.peak_mb, gauges.is_alive_still
     run.is_client_whole &= client.returncode == 0
     return run, done
+
+
+def _wait(processes: Sequence[subprocess.Popen[str]], gauges: Gauges, run: Run, until_s: float) -> None:
+    """Until all have ended by themselves; those that have not when the daemon has, or in time, are killed."""
+    minute = 1
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > until_s or not gauges.is_alive_still:
+            for process in processes:
+                process.kill()
+        elif time.monotonic() > run.began_s + 60 * minute:
+            failed = sum(bool(sample.end) for sample in run.samples)
+            print(f"after {minute} min: {gauges.peak_mb:.0f} MB, {failed} of {len(run.samples)} failed", flush=True)
+            minute += 1
+        time.sleep(0.5)
 
 
 def _start(module: str, *arguments: object) -> subprocess.Popen[str]:

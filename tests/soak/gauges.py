@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ class Gauge:
     """The worst lag of its loop since its start; the last known where the page did not come in time."""
     epoch: int
     """More than 1: a session was lost."""
+
+
+ENOUGH_MB = 8_000.0
+"""The daemon is killed then: the host has other things to do, and the verdict is clear."""
 
 
 class Gauges(threading.Thread):
@@ -59,6 +64,8 @@ class Gauges(threading.Thread):
             self.peak_mb = _megabytes(status, "VmHWM")
             cpu_s = (int(used[11]) + int(used[12])) / _TICKS
             rss_mb = _megabytes(status, "VmRSS")
+            if rss_mb > ENOUGH_MB:
+                self._process.signal(signal.SIGKILL)
             self.read.append(Gauge(time.monotonic(), rss_mb, cpu_s, self._lag_max_s, self._epoch))
 
     def stop(self) -> None:

@@ -20,7 +20,7 @@ from tests.soak.verdict import Run, Sample
 
 def run_of(*samples: Sample) -> Run:
     """Two good minutes, and these."""
-    beat = [Sample(kind, second / 10, 0.01, "") for kind in JUDGED for second in range(1_200)]
+    beat = [Sample(kind, tenth / 10, 0.01, "") for kind in JUDGED for tenth in range(1_200)]
     return Run(0.0, [*beat, *samples], gauges=[Gauge(1.0, 90.0, 1.0, 0.01, 1)], peak_mb=100.0)
 
 
@@ -58,6 +58,16 @@ def test_what_waits_for_a_zookeeper_that_stands_still_does_not_count_but_a_cache
 )
 def test_a_call_ends_with_a_reason_of_the_table(end: str, is_documented: bool) -> None:
     assert bool(faults(run_of(Sample("set", 5.0, 0.01, end)))) is not is_documented
+
+
+def test_a_change_counts_as_told_with_a_later_one_and_one_that_is_never_told_is_a_fault() -> None:
+    run = run_of()
+    run.samples = [one for one in run.samples if one.kind != "watch" or one.began_s < 30 or one.began_s > 30.3]
+    assert faults(run) == [], "0.3 s of one hundred and twenty: conflated"
+    run.samples = [one for one in run.samples if one.kind != "watch" or one.began_s < 100]
+    slow, failed = faults(run)
+    assert slow.startswith("watch: p99 over 250 ms in 1 of 2 minutes")
+    assert failed.startswith("watch: 179 of 1179 calls failed"), "those of the last 2 s may still come"
 
 
 def test_what_else_is_looked_at() -> None:

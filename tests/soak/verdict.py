@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from tests.soak.gauges import Gauge
 
@@ -57,7 +59,7 @@ class Run:
     def judged(self, kind: str) -> list[Sample]:
         """The samples of a kind on which the daemon is judged: while ZooKeeper stands still it can do no more than
         answer from its cache."""
-        found = [sample for sample in self.samples if sample.kind == kind]
+        found = deliveries(self) if kind == "watch" else [one for one in self.samples if one.kind == kind]
         if kind == "get cached":
             return found
         return [one for one in found if not self._is_paused(one)]
@@ -65,6 +67,23 @@ class Run:
     def _is_paused(self, sample: Sample) -> bool:
         ended_s = sample.began_s + sample.took_s
         return any(begin < ended_s and sample.began_s < end + SETTLING_S for begin, end in self.pauses)
+
+
+def deliveries(run: Run) -> list[Sample]:
+    """For each Set that was answered: how long after its sending the watch told of it, or of a later one."""
+    told = sorted((one.began_s, one.began_s + one.took_s) for one in run.samples if one.kind == "watch")
+    sent_s = [sent for sent, _ in told]
+    # What is told first of this one and all later ones.
+    first_s = [*accumulate((told_s for _, told_s in reversed(told)), min)][::-1]
+    ended_s = max((one.began_s + one.took_s for one in run.samples), default=0.0)
+    found: list[Sample] = []
+    for one in run.samples:
+        if one.kind == "set" and not one.end and one.began_s + one.took_s < ended_s - SETTLING_S:
+            index = bisect_left(sent_s, one.began_s)
+            is_told = index < len(first_s)
+            until_s = first_s[index] if is_told else ended_s
+            found.append(Sample("watch", one.began_s, until_s - one.began_s, "" if is_told else "never told"))
+    return found
 
 
 def row(minute: int | None, kind: str, samples: Iterable[Sample]) -> Row:
