@@ -48,6 +48,10 @@ safety: setup ## Cut leaders off, and measure who still leads: zkside, Curator a
 	@$(MAKE) --no-print-directory .zkside/interop/.compiled
 	$(BIN)/python -m tests.safety.measure $(ARGS)
 
+soak: setup ## Abuse a daemon for an hour beside a well-behaved client that must not notice. ARGS="--minutes 2": a try.
+	@tools/provide $(SERVER)
+	$(BIN)/python -m tests.soak $(ARGS)
+
 interop: setup ## Let real Curator and kazoo contend with zkside for the same locks, elections and groups.
 	@tools/provide $(SERVER) jdk maven
 	@$(MAKE) --no-print-directory .zkside/interop/.compiled
@@ -158,4 +162,4 @@ zkside/pb/__init__.py: $(PROTO) hatch_build.py .venv/.requirements
 		'tests/interop/java: see above. It needs Maven Central, or a mirror named in ~/.m2/settings.xml.' >&2; exit 1; }
 	@touch $@
 
-.PHONY: help run clients test faults safety interop k8s image page security prometheus check fmt proto bench dist release release-check baseline lock clean setup
+.PHONY: help run clients test faults safety soak interop k8s image page security prometheus check fmt proto bench dist release release-check baseline lock clean setup

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,36 @@ def test_dev_on_memory_says_so_and_the_doctor_too(tmp_path: Path) -> None:
         assert [one["level"] for one in doctor.json_lines if one["check"] == "daemon"] == ["warn"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == exits.OK
+
+
+def test_dev_is_configured_as_serve_is_and_says_by_what(tmp_path: Path) -> None:
+    listen = f"unix:{tmp_path}/zkside.sock,127.0.0.1:0"
+    (tmp_path / "zkside.toml").write_text('[log]\nlevel = "error"\n')
+    flags = ("--memory", "--http-listen", "127.0.0.1:0", "--config", str(tmp_path / "zkside.toml"))
+    variables = {
+        "ZKSIDE_LISTEN": listen,
+        "ZKSIDE_ZOOKEEPER_HOSTS": "real.example:2181",
+        "ZKSIDE_HTTP_LISTEN": "[::1]:1",
+    }
+    with running("", "dev", *flags, **variables) as process:
+        told = "\n".join(read_until(process, "Ctrl-C"))
+        page = re.search(r"http://(127\.0\.0\.1:\d+)/metrics", told)
+        assert page is not None, "the flag, not the variable"
+        with urllib.request.urlopen(f"http://{page[1]}/metrics", timeout=20) as answer:
+            assert b"zkside_" in answer.read()
+        assert re.search(r"clients +unix:\S+/zkside\.sock, 127\.0\.0\.1:[1-9]", told)
+        for key in ("listen", "http.listen", "log.level"):
+            assert re.search(rf"^  {key}: ", told, re.MULTILINE), told
+        assert re.search(r"zookeeper\.hosts .*ZKSIDE_ZOOKEEPER_HOSTS.* is not used", told)
+        assert Zkside(f"unix:{tmp_path}/zkside.sock")("create", "/a", "x").code == exits.OK
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == exits.OK
+
+
+def test_dev_runs_no_other_ensemble(zkside: Zkside) -> None:
+    run = zkside("dev", "--zookeeper-hosts", "real.example:2181")
+    assert run.code == exits.USAGE
+    assert "zkside serve" in run.err
 
 
 def test_dev_without_any_zookeeper_goes_on_with_memory(tmp_path: Path) -> None:

@@ -209,6 +209,85 @@ def test_when_the_guard_is_killed_the_kernel_kills_the_command(zkside: Zkside, c
     assert zkside("who", f"{chroot}/l").code == exits.NOT_FOUND
 
 
+BEHIND = {"in its process group": "", "twice forked into a session of its own": "setsid -f "}
+"""How the command starts what it leaves behind."""
+
+
+def shell(script: str) -> tuple[str, ...]:
+    return ("sh", "-c", script)
+
+
+def leaving(log: Path, how: str, *, then: str) -> tuple[str, ...]:
+    """A command that starts a worker in the background, which only SIGKILL ends, and then does something."""
+    return shell(f"{BEHIND[how]}{' '.join(worker.command(log, stubborn=True))} & {then}")
+
+
+def assert_over_before_the_next(zkside: Zkside, path: str, first: subprocess.Popen[str], log: Path) -> None:
+    """The next holder begins after the last deed of what was left behind."""
+    next_log = log.with_name("next")
+    with running(zkside, "lock", path, "--", *worker.command(next_log)) as second:
+        working(second)
+        wait_silent(first)
+        assert worker.entries(log)[-1].at_ns < worker.entries(next_log)[0].at_ns
+
+
+@pytest.mark.parametrize("how", BEHIND)
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_that_the_command_left_behind_lives_beside_the_next_holder(
+    zkside: Zkside, chroot: str, tmp_path: Path, number: signal.Signals, how: str
+) -> None:
+    """H1: a shell lets its background jobs ignore SIGINT and SIGQUIT, and dies of them itself."""
+    path, log = f"{chroot}/l", tmp_path / "log"
+    command = leaving(log, how, then="sleep 60")
+    with running(zkside, "lock", path, "--kill-after", "300ms", "--grace", "30s", "--", *command) as first:
+        working(first)
+        first.send_signal(number)
+        assert_over_before_the_next(zkside, path, first, log)
+
+
+@pytest.mark.parametrize("how", BEHIND)
+@pytest.mark.parametrize("what", [("lock",), ("elect",), ("join", "--id", "me")], ids=lambda what: str(what[0]))
+def test_a_command_has_ended_when_all_that_it_started_has(
+    zkside: Zkside, chroot: str, tmp_path: Path, what: tuple[str, ...], how: str
+) -> None:
+    """H1: the hold is kept meanwhile, and the exit code is the command's own."""
+    path, log = f"{chroot}/l", tmp_path / "log"
+    name, *options = what
+    command = leaving(log, how, then=f'while ! [ -s "{log}" ]; do sleep 0.02; done; exit 3')
+    with running(zkside, name, path, *options, "--kill-after", "300ms", "--", *command) as first:
+        working(first)
+        assert first.wait(30) == 3
+        assert first.stderr is not None
+        assert "sh left 1 process behind" in first.stderr.read()
+        last = worker.entries(log)
+        assert "SIGTERM" in {entry.what for entry in last}, "it was told before it was killed"
+        wait_silent(first)
+        assert worker.entries(log) == last, "dead when zkside ends"
+
+
+def test_what_ends_when_it_is_told_is_not_waited_for_any_longer(zkside: Zkside, chroot: str, tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/pid; exit 0"
+    began_s = time.monotonic()
+    assert zkside.process("lock", f"{chroot}/l", "--kill-after", "60s", "--", *shell(script)).code == 0
+    assert time.monotonic() - began_s < 30
+    assert not Path(f"/proc/{int((tmp_path / 'pid').read_text())}").exists()
+
+
+def test_when_the_guard_is_killed_all_that_the_command_started_goes_too(
+    zkside: Zkside, chroot: str, tmp_path: Path
+) -> None:
+    """H1"""
+    path, log = f"{chroot}/l", tmp_path / "log"
+    command = leaving(log, "twice forked into a session of its own", then="echo $PPID; sleep 60")
+    with running(zkside, "lock", path, "--", *command) as first:
+        guard, started = sorted((line_of(first).split() for _ in range(2)), key=len)
+        assert len(started) == 2, "the worker works"
+        os.kill(int(guard[0]), signal.SIGKILL)
+        assert first.wait(30) == exits.LOST
+        wait_silent(first)
+    assert zkside("who", path).code == exits.NOT_FOUND
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_cut_off_from_zookeeper_the_command_ends_before_the_lease(
     cut_off: Zkside, proxy: Proxy, tmp_path: Path, stubborn: bool

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from zkside.cli import exits
 from zkside.cli.deadline import Deadlines
+from zkside.cli.descendants import Descendants
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Ended:
     """If it could not be started."""
     was_told: bool = False
     """Whether it was told to end, or killed, for the sake of the hold."""
+    left: int = 0
+    """How many processes it left behind; they were told to end, and have ended."""
+    out_of_reach: int = 0
+    """How many of these belong to another user, and go on."""
 
 
 class Child:
@@ -48,6 +53,8 @@ class Child:
             self._line.close()
             _guard(guards, command, kill_after_s)
         guards.close()
+        # What the command started comes here when the guard has died.
+        self._descendants = Descendants()
         self._line.setblocking(False)
         self._received = b""
         self._ended: asyncio.Future[Ended] | None = None
@@ -62,7 +69,8 @@ class Child:
     ) -> None:
         """Kill what still runs, and wait for its end."""
         self._line.close()
-        os.waitpid(self._guard, 0)
+        with suppress(ChildProcessError):  # it had died before
+            os.waitpid(self._guard, 0)
 
     async def run(
         self, variables: dict[str, str], deadlines: Deadlines, release: dict[str, str] | None = None
@@ -128,7 +136,14 @@ class Child:
             os.kill(os.getpid(), signal.SIGSTOP)
             self.signal(signal.SIGCONT)
         elif "ended" in message:
-            self._end(Ended(message["ended"], was_told=self.told.is_set()))
+            self._end(
+                Ended(
+                    message["ended"],
+                    was_told=self.told.is_set(),
+                    left=message.get("left", 0),
+                    out_of_reach=message.get("out_of_reach", 0),
+                )
+            )
 
     def _end(self, ended: Ended) -> None:
         if self._ended is not None and not self._ended.done():
@@ -139,6 +154,7 @@ class Child:
         if self.pid:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)  # all of it; the command itself is dead already
+        self._descendants.kill()
         self.is_guarded = False
         self.told.set()
         self._end(Ended(128 + signal.SIGKILL, was_told=True))

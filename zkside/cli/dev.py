@@ -11,17 +11,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from zkside.cli.daemon_options import daemon_options, parameter_of, read_configuration
 from zkside.cli.invocation import Invocation, pass_invocation
 from zkside.errors import StartError
 
 if TYPE_CHECKING:
+    from zkside.config_source import Reading
     from zkside.daemon import Daemon
 
 METRICS_PORT = 9464
+HOSTS = "zookeeper.hosts"
 
 
 class Ensemble(NamedTuple):
@@ -36,35 +39,48 @@ class Ensemble(NamedTuple):
 @click.option("--memory", is_flag=True, help="No ZooKeeper: keep everything in this process's memory.")
 @click.option("--zookeeper", metavar="VERSION", help="This release, fetched with Maven if it is not installed.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep ZooKeeper's data here.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="warning",
-    help="The least that its log writes.",
-)
+@daemon_options
 @pass_invocation
-def dev(invocation: Invocation, memory: bool, zookeeper: str | None, data: Path | None, log_level: str) -> None:
+def dev(
+    invocation: Invocation,
+    memory: bool,
+    zookeeper: str | None,
+    data: Path | None,
+    config_file: Path | None,
+    **options: Any,
+) -> None:
     """Run a private ZooKeeper on a free loopback port and a daemon on it, until Ctrl-C.
 
-    The daemon listens at --address (or ZKSIDE_ADDRESS, or its usual socket). Where no ZooKeeper can be had
-    it runs on memory, and says so. For development: nothing here is meant to last.
+    The daemon is configured as `serve`'s, by flags, the environment, and a file if --config or $ZKSIDE_CONFIG names
+    one; apart from the ZooKeeper, which is always its own. Where nothing else is said it listens at --address (or
+    ZKSIDE_ADDRESS, or its usual socket), has its metrics at 127.0.0.1:9464, or a free port if that is taken, and
+    logs warnings. Where no ZooKeeper can be had it runs on memory, and says so. For development: nothing here is
+    meant to last.
     """
+    if options[parameter_of(HOSTS)] is not None:
+        raise click.UsageError("dev runs a ZooKeeper of its own; a daemon for another one is `zkside serve`")
     if memory and (zookeeper or data):
         raise click.UsageError("--memory runs without ZooKeeper: leave --zookeeper and --data out")
 
     def body() -> int:
-        from zkside.config_source import read
         from zkside.daemon import run
         from zkside.daemon_parts import Backend
 
-        with _address(invocation.address) as address, _ensemble(memory, zookeeper, data) as ensemble:
-            flags = {"listen": address, "log.level": log_level, "http.listen": f"127.0.0.1:{_metrics_port()}"}
-            if ensemble.hosts:
-                flags["zookeeper.hosts"] = ensemble.hosts
-            # A file or an environment that is meant for a real daemon must not lead this one astray.
-            config = read(file=Path(os.devnull), environment={}, flags=flags).config
+        # The file of a real daemon is taken by name alone.
+        file = config_file or Path(os.environ.get("ZKSIDE_CONFIG") or os.devnull)
+        given = read_configuration(file, options)
+        with _address(invocation.address, given) as address, _ensemble(memory, zookeeper, data) as ensemble:
+            chosen = {"listen": address, "log.level": "warning"}
+            if "http.listen" not in given.origins:
+                chosen["http.listen"] = f"127.0.0.1:{_metrics_port()}"
+            flags: dict[str, str | None] = {
+                parameter_of(name): value for name, value in chosen.items() if name not in given.origins
+            }
+            # A real daemon's ensemble must not lead this one astray.
+            flags[parameter_of(HOSTS)] = ensemble.hosts or None
+            config = read_configuration(file, options | flags).config
             backend = Backend.KAZOO if ensemble.hosts else Backend.MEMORY
-            return run(config, backend=backend, announce=lambda daemon: _announce(daemon, ensemble))
+            return run(config, backend=backend, announce=lambda daemon: _announce(daemon, ensemble, given))
 
     invocation.end(body)
 
@@ -92,12 +108,12 @@ def _ensemble(memory: bool, version: str | None, data: Path | None) -> Iterator[
 
 
 @contextmanager
-def _address(given: str | None) -> Iterator[str]:
-    """Where to listen: as told, at the usual socket, or in a new folder if that one may not be used."""
+def _address(told: str | None, given: Reading) -> Iterator[str]:
+    """Where to listen: as configured or told, at the usual socket, or in a new folder if that one may not be used."""
     from zkside.client.link import default_address
 
-    if given:
-        yield given
+    if told or "listen" in given.origins:
+        yield told or ""  # what is configured wins
         return
     usual = default_address()
     folder = Path(usual.removeprefix("unix:")).parent
@@ -126,15 +142,18 @@ def _metrics_port() -> int:
     raise StartError("there is no free port on 127.0.0.1 for metrics")
 
 
-def _announce(daemon: Daemon, ensemble: Ensemble) -> None:
+def _announce(daemon: Daemon, ensemble: Ensemble, given: Reading) -> None:
     from zkside.client.link import default_address
 
     address = daemon.addresses[0]
     command = _command()
-    http = daemon.config.http.listen
-    lines = ["", "zkside is ready.", "", f"  ZooKeeper  {ensemble.told}", f"  clients    {address}"]
-    if http is not None:
-        lines.append(f"  metrics    http://{http}/metrics, status http://{http}/statusz")
+    lines = ["", "zkside is ready.", "", f"  ZooKeeper  {ensemble.told}", f"  clients    {', '.join(daemon.addresses)}"]
+    if daemon.http_address:
+        lines.append(f"  metrics    http://{daemon.http_address}/metrics, status http://{daemon.http_address}/statusz")
+    # Who wonders why it is otherwise than usual looks here.
+    lines += [f"  {name}: {where}" for name, where in given.origins.items() if name != HOSTS]
+    if HOSTS in given.origins:
+        lines.append(f"  {HOSTS} ({given.origins[HOSTS]}) is not used: this ZooKeeper is dev's own")
     lines += ["", "In another terminal:", ""]
     if address != default_address() or os.environ.get("ZKSIDE_ADDRESS"):
         lines.append(f"  export ZKSIDE_ADDRESS={shlex.quote(address)}")

@@ -5,17 +5,20 @@ its own and keeps two deadlines on the host's clock, which zkside moves forward 
 the group is told to end (SIGTERM), at the second it is killed. So a zkside that is stopped, hangs or starves ends the
 command no later than the lease. When zkside dies the group is killed at once, and the hold is released only then.
 
+What the command started and left behind relied on the hold like itself. So the command counts as ended when all of that
+has ended too, in whatever process group or session: it is told to end when the command has ended, and killed later.
+
 Messages are JSON objects, one a line, over a socket pair; its end is the other process's death.
 
 To guard: `{"run": {variables}, "release": {"hold_id", variables}}` (what to release when zkside has died, or null),
 `{"tell_ns", "kill_ns"}` (null: as it is), `{"signal": n}`.
 From guard: `{"started": pid}`, `{"failed": errno, "why"}`, `{"told": ns}`, `{"killed": ns}`, `{"stopped": true}`,
-`{"ended": status}` (as a shell has it: 128 + n for a signal).
+`{"ended": status}` (as a shell has it: 128 + n for a signal), with `"left"` and `"out_of_reach"`: how many processes
+the command left behind, and how many of them belong to another user and go on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -28,6 +31,7 @@ from contextlib import suppress
 from typing import Any
 
 from zkside.cli.deadline import Deadlines, boottime_ns
+from zkside.cli.descendants import Descendants, prctl
 
 _PR_SET_PDEATHSIG = 1
 _NOT_OURS = (
@@ -54,6 +58,11 @@ class Guard:
         self._deadlines = Deadlines()
         self._told_ns = 0
         self._killed = False
+        self._status: int | None = None
+        """How the command has ended; what it left behind may still run."""
+        self._left = 0
+        self._out_of_reach = 0
+        self._descendants = Descendants()
         self._release: Mapping[str, str] | None = None
         self._own_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
         self._terminal = _terminal()
@@ -77,6 +86,7 @@ class Guard:
                 break
             self._reap()
             self._enforce()
+            self._finish()
         self._orphaned()
 
     def _receive(self) -> bool:
@@ -93,6 +103,7 @@ class Guard:
     def _act(self, message: Mapping[str, Any]) -> None:
         if "run" in message:
             self._deadlines, self._told_ns, self._killed = Deadlines(), 0, False
+            self._status, self._left, self._out_of_reach = None, 0, 0
         self._deadlines = self._deadlines.moved(message.get("tell_ns"), message.get("kill_ns"))
         if "run" in message:
             self._start(message["run"])
@@ -119,8 +130,8 @@ class Guard:
 
         def in_child() -> None:
             # This process dies: so does the command, also without anybody to tell it.
-            if _prctl is not None:
-                _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if prctl is not None:
+                prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != guard:
                 os._exit(128 + signal.SIGKILL)
             if in_foreground:
@@ -139,27 +150,64 @@ class Guard:
         self._say(started=process.pid)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._pid:
-            os.killpg(self._pid, number)
+        """To the command's process group; to all that it left behind, once it has ended."""
+        if self._status is not None:
+            self._descendants.signal(number)
+        elif self._pid:
+            with suppress(PermissionError):  # another user's, such as sudo's
+                os.killpg(self._pid, number)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """To all that it started as well."""
+        self._signal(number)
+        if self._status is None:
+            self._descendants.signal(number)
 
     def _reap(self) -> None:
-        """Tell how the command ended or that it was stopped. Its number is kept until its group is dealt with."""
-        while self._pid:
-            state = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        """Hear how the command ended or that it was stopped, and bury what it left behind."""
+        while True:
+            try:
+                state = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
             if state is None:
                 return
             if state.si_code == os.CLD_STOPPED:
-                os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOHANG)
-                if self._take_terminal_back():
+                os.waitid(os.P_PID, state.si_pid, os.WSTOPPED | os.WNOHANG)
+                if state.si_pid == self._pid and self._take_terminal_back():
                     self._say(stopped=True)
                 continue
-            if self._told_ns or self._killed:
-                # What it started and left behind relied on the hold like itself.
-                self._signal(signal.SIGKILL)
-            os.waitid(os.P_PID, self._pid, os.WEXITED)
-            self._take_terminal_back()
-            self._pid, self._release = 0, None
-            self._say(ended=state.si_status if state.si_code == os.CLD_EXITED else 128 + state.si_status)
+            if state.si_pid == self._pid and self._status is None:
+                self._command_ended(state.si_status if state.si_code == os.CLD_EXITED else 128 + state.si_status)
+            os.waitid(os.P_PID, state.si_pid, os.WEXITED)
+
+    def _command_ended(self, status: int) -> None:
+        """Its number is not given to another yet, nor that of its group."""
+        if not self._descendants.are_kept:
+            self._signal(signal.SIGKILL)
+        self._take_terminal_back()
+        self._status = status
+        if self._told_ns or self._killed:
+            self._killed = True
+            self._descendants.signal(signal.SIGKILL)
+            return
+        self._told_ns = boottime_ns()
+        self._left = sum(self._descendants.signal(signal.SIGTERM))
+        self._descendants.signal(signal.SIGCONT)
+
+    def _finish(self) -> None:
+        """Say that the command has ended, if nothing of it is left."""
+        if self._status is None:
+            return
+        if self._killed:
+            # Again: one may have been on its way into the world when the others were killed.
+            reached, self._out_of_reach = self._descendants.signal(signal.SIGKILL)
+            if reached or (not self._out_of_reach and _has_children()):
+                return
+        elif _has_children():
+            return
+        status, self._status, self._pid, self._release = self._status, None, 0, None
+        self._say(ended=status, left=self._left, out_of_reach=self._out_of_reach)
 
     # Deadlines
 
@@ -176,15 +224,16 @@ class Guard:
         if due == signal.SIGTERM:
             self._told_ns = now_ns
             self._say(told=now_ns)
-            self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # one that is stopped hears it too
+            self._signal_all(signal.SIGTERM)
+            self._signal_all(signal.SIGCONT)  # one that is stopped hears it too
         elif due == signal.SIGKILL:
             self._kill(now_ns)
 
     def _kill(self, now_ns: int) -> None:
         self._killed = True
-        self._signal(signal.SIGKILL)
-        self._say(killed=now_ns)
+        self._signal_all(signal.SIGKILL)
+        if self._status is None:
+            self._say(killed=now_ns)
 
     def _orphaned(self) -> None:
         """zkside is gone. First the command goes too, then what it held is let go."""
@@ -192,7 +241,7 @@ class Guard:
             return
         release = self._release
         self._kill(boottime_ns())
-        os.waitid(os.P_PID, self._pid, os.WEXITED)
+        self._descendants.kill()
         self._take_terminal_back()
         if release is not None:
             _release(release)
@@ -252,5 +301,9 @@ def _release(release: Mapping[str, str]) -> None:
     asyncio.run(flow())
 
 
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
-"""Linux only. Elsewhere a command outlives a guard that is killed with -9."""
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

@@ -141,6 +141,10 @@ class Holder:
                     task.cancel()
         if ended.why:
             self._say(f"{child.command[0]}: {ended.why}")
+        if ended.left:
+            self._say(f"{child.command[0]} left {_processes(ended.left)} behind: ended, as the hold is")
+        if ended.out_of_reach:
+            self._say(f"{_processes(ended.out_of_reach)} of {child.command[0]} could not be ended: another user's")
         return exits.LOST if ended.was_told else ended.status
 
     def _deadlines(self, held: Held) -> Deadlines:
@@ -197,6 +201,10 @@ class Holder:
         elif self.invocation.is_json:
             # Standard output is the command's.
             print(json.dumps(output.hold_fields(status), ensure_ascii=False), file=sys.stderr, flush=True)
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' if count > 1 else ''}"
 
 
 def own_name() -> str:

@@ -1,5 +1,6 @@
 """The Python SDK (asyncio): `Client`, and the values it hands out. Errors are those of `zkside.errors`."""
 
+import zkside.client.forked  # noqa: F401  (first: it decides how gRPC is loaded)
 from zkside.client.answer import (
     AclAnswer,
     Answer,

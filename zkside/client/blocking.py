@@ -10,6 +10,7 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from zkside.client import forked
 from zkside.errors import ZksideError
 
 T = TypeVar("T")
@@ -19,14 +20,25 @@ class LoopThread:
     """A private event loop in a thread of its own, for all that one client does."""
 
     def __init__(self) -> None:
+        """Raises ZksideError where gRPC would hang."""
+        forked.check_process()
+        self.is_inherited = False
+        """Whether it is a parent's, in a child that was forked: there it does not run."""
+        forked.track(self)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="zkside client", daemon=True)
         self._thread.start()
+
+    def forked(self) -> None:
+        """Threads are not copied."""
+        self.is_inherited = True
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to its end. An interrupt (Ctrl-C) of the caller cancels it."""
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             work.close()
+            if self.is_inherited:
+                raise forked.error()
             if self._thread.is_alive():
                 raise ZksideError("a callback must not block: this call would wait for itself")
             raise ZksideError("this client is closed; make a new one")
@@ -55,7 +67,9 @@ class LoopThread:
 
     def drop(self, thing: object) -> None:
         """Let go of the last reference on the loop, where what it ends can be ended."""
-        if self._thread.is_alive() and not self._loop.is_closed():
+        if self.is_inherited:
+            forked.keep(thing)
+        elif self._thread.is_alive() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(id, thing)
 
     def stop(self) -> None:
@@ -203,6 +217,10 @@ def _listed(face: Face) -> Iterator[Any]:
 
 
 def _exit(face: Face, kind: Any, error: Any, traceback: Any) -> Any:
+    if face._thread.is_inherited:
+        # What is inside the block is the parent's: a child that leaves it ends nothing, but must not believe in it.
+        leave = getattr(face._source, "_leave_inherited", None)
+        return None if leave is None else leave(error)
     return face._thread.run(face._source.__aexit__(kind, error, traceback))
 
 

@@ -84,7 +84,11 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
         await self.close()
 
     async def close(self) -> None:
-        """End all watches, mirrors and streams and close the connection; what is held is lost. Idempotent."""
+        """End all watches, mirrors and streams and close the connection; what is held is lost. Idempotent.
+
+        In a child that was forked it does nothing: all that is its parent's."""
+        if self._link.is_inherited:
+            return
         streams = [*self._streams.values()]
         for stream in streams:
             stream.stop()
@@ -95,6 +99,8 @@ class Client(NodeCalls, EphemeralCalls, LockCalls, ElectionCalls, GroupCalls):
         for reading in [*self._readings]:
             await reading.wait_stopped()
         await self._link.close()
+        # It has the channel, and that gRPC's threads: a process may fork without them.
+        self._made = None
 
     def watch(
         self,

@@ -61,5 +61,7 @@ class Client(FACES[client.Client]):  # type: ignore[misc, valid-type]
 
 
 def _close(source: client.Client, thread: LoopThread) -> None:
+    if thread.is_inherited:
+        return  # a child's copy: all of it is the parent's
     thread.run(source.close())
     thread.stop()

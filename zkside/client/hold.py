@@ -6,6 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from zkside.client import forked
 from zkside.client.holding import Holding, Request, Terms
 from zkside.client.link import Link
 from zkside.client.loss import Body, Loss, Revocation
@@ -109,6 +110,9 @@ class Held:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._link.is_inherited:
+            self._leave_inherited(error)
+            return
         body, self._holding.body = self._holding.body, None
         if body is None or not body.is_cancelled:
             await self._holding.finish()
@@ -121,6 +125,11 @@ class Held:
             await self._holding.finish()
         if error is None or isinstance(error, Exception | asyncio.CancelledError):
             raise self._error(reason) from error
+
+    def _leave_inherited(self, error: BaseException | None) -> None:
+        """A child that was forked inside the block leaves it. Raises HoldLost; an exit of the process goes on."""
+        if error is None or isinstance(error, Exception):
+            raise self._error(forked.REASON) from error
 
     def _error(self, reason: str) -> HoldLost:
         return HoldLost(f"the hold on {self._path} was lost ({reason}): stop what relies on it", reason=reason)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from zkside.client import fault
+from zkside.client import fault, forked
 from zkside.client.belief import Belief
 from zkside.client.carry import Carried
 from zkside.client.clock import lease_left_s, lease_ns, now_ns
@@ -72,6 +72,16 @@ class Holding:
         self.revoke_requested = Revocation()
         self.body: Body | None = None
         """Whom to cancel when it is lost."""
+        forked.track(self)
+
+    def forked(self) -> None:
+        """Nothing is held in a child: it is the parent's."""
+        if self.status is None or self.status.state in _ENDED:
+            return
+        self.status = replace(self.status, state=HoldState.LOST, reason=forked.REASON)
+        self.body = None
+        self._end_belief()
+        self.lost.set(forked.REASON)
 
     @property
     def is_owned(self) -> bool:

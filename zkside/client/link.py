@@ -9,7 +9,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from zkside.client import fault
+from zkside.client import fault, forked
 from zkside.client.carry import Carried, Carrier
 from zkside.client.channel import open_channel
 from zkside.client.credentials import TlsOptions, credentials_for
@@ -86,13 +86,25 @@ class Link:
         tls: TlsOptions | None = None,
         token_file: str | Path | None = None,
     ) -> None:
+        forked.check_process()
         self.address = checked_address(address or default_address())
         self.credentials = credentials_for(self.address, tls, token_file)
         self.timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
+        self.is_inherited = False
+        """Whether this is the parent's, in a child that was forked: nothing of it is ours."""
         self.pulse = Pulse(self._ask)
         self._carrier = Carrier()
+        forked.track(self)
+
+    def forked(self) -> None:
+        """The connection is the parent's. One that was not opened yet may be opened by the child."""
+        if self._channel is None or self.is_inherited:
+            return
+        self.is_inherited = True
+        forked.keep(self)
+        forked.give_up_connections(self.address)
 
     @property
     def is_closed(self) -> bool:
@@ -105,9 +117,12 @@ class Link:
 
     @property
     def channel(self) -> grpc.aio.Channel:
+        if self.is_inherited:
+            raise forked.error()
         if self._closed:
             raise ZksideError("this client is closed; make a new one")
         if self._channel is None:
+            forked.check_process()
             self._channel = open_channel(self.address, self.credentials, list(CHANNEL_OPTIONS))
         return self._channel
 
@@ -153,10 +168,13 @@ class Link:
         return True
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the channel; calls under way are cancelled. A child's copy is left as it is."""
+        if self.is_inherited:
+            return
         await self.pulse.close()
         self._closed = True
         await self._carrier.close()
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
+            forked.closed()

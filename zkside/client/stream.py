@@ -52,7 +52,7 @@ class SharedStream:
     @property
     def stale(self) -> bool:
         """Whether the state may lag behind ZooKeeper: no daemon, no session, or not compared yet."""
-        return not self._linked or self.assembly.header.stale or not self._session_connected
+        return not self._linked or self._link.is_inherited or self.assembly.header.stale or not self._session_connected
 
     @property
     def age_s(self) -> float:
