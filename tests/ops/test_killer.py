@@ -98,6 +98,10 @@ async def test_each_permanent_task_may_die_and_what_it_kept_goes_on(
         await daemon.session.wait_connected()
         held = await stack.enter_async_context(client.lock("/held"))
         mirror = await stack.enter_async_context(client.mirror("/w"))
+
+        def told() -> bool:
+            return mirror["/w"].data == str(number).encode()
+
         names = [permanent.name for permanent in daemon.supervisor.running()]
         assert len(names) == len(set(names)) >= 9
         for name in names:
@@ -108,13 +112,10 @@ async def test_each_permanent_task_may_die_and_what_it_kept_goes_on(
                 died = await kill(permanent, how)
                 number += 1
                 await asyncio.to_thread(stock_client.set, "/w", str(number).encode())
-                seen = str(number).encode()
-                await until(
-                    lambda seen=seen: mirror["/w"].data == seen or mirror.stale, WITHIN_S, f"silent without {name}"
-                )
+                await until(lambda: told() or mirror.stale, WITHIN_S, f"silent without {name}")
             lock = await asyncio.wait_for(waiting, 10)
             await lock.__aexit__(None, None, None)
-            await until(lambda seen=seen: mirror["/w"].data == seen and not mirror.stale, 10, f"{name} is not kept")
+            await until(lambda: told() and not mirror.stale, 10, f"{name} is not kept")
             assert permanent.is_alive, name
             assert daemon.supervisor.deaths[name] == int(died), name
             assert died or name == "connection", f"{name} survived"

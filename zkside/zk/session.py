@@ -23,7 +23,7 @@ from zkside.core.backoff import Backoff
 from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS, Proof
 from zkside.core.lows import Lows
 from zkside.core.session import INITIAL, KEEPER_STATES, Effect, Input, advance
-from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, ZksideError
+from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, Unavailable, ZksideError
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import GetEphemerals, Operation, Reply, Sync, T
 from zkside.model.session import SessionState, SessionStatus
@@ -323,7 +323,8 @@ class Session:
         with it: what was held has a lease again by the time that it is announced.
         """
         connection = self._line.connection
-        assert connection is not None
+        if connection is None or not link.is_live or connected is not self._connected:
+            return  # asked again, too late
         self._is_listing = True
         tell(connection, Sync("/"))
         if self._needs and self.settings.proof is not Proof.SYNC:
@@ -338,6 +339,10 @@ class Session:
             return
         if isinstance(error, ConnectionLoss | SessionSuspended | SessionLost):
             return  # The connection reports what has become of it, and the next one begins again.
+        if isinstance(error, Unavailable):  # throttled: orphans that nobody lists block queues (H6)
+            at_ns = self._boottime_ns() + round(_RETRY.first_s * 1e9)
+            self.clock.call_at(at_ns, lambda: self._guarded(self._list_orphans, link, connected))
+            return
         if error is not None:
             log.session_orphans_unknown(error=error)
         else:
