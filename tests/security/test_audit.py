@@ -230,7 +230,7 @@ def test_an_error_of_our_own_loses_its_lines_and_no_others(tmp_path: Path) -> No
     path = tmp_path / "audit.log"
     audit = AuditLog(path, 100)
     audit.open()
-    audit.put(entry(1, committed=object()))  # type: ignore[arg-type]  # what JSON does not know
+    audit.put(entry(1, committed=object()))  # what JSON does not know
     while not audit.statistics().failed:
         continue
     audit.put(entry(2))
