@@ -15,6 +15,7 @@ import pytest
 from tests.parts.clock import VirtualClock
 from tests.session.conftest import Sessions
 from zkside.core.queueing import Kind
+from zkside.errors import ZksideError
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldUpdate, Reason, Terms
 from zkside.model.operation import OPEN_ACL
@@ -205,3 +206,20 @@ async def test_what_goes_wrong_with_one_hold_keeps_no_other_from_hearing_of_the_
     assert heard == {"/first": [HoldState.HELD], "/second": [HoldState.HELD, HoldState.JEOPARDY]}
     for task in listening:
         task.cancel()
+
+
+async def test_a_stream_whose_work_somebody_cancelled_hears_of_it(
+    holds: Holds, queueing: Queueing, clock: VirtualClock
+) -> None:
+    """V1, H6: it would wait for ever, and its node keep others waiting."""
+    first = Listener(holds, queueing, Terms("lock", "/lock"))
+    await clock.settle()
+    second = Listener(holds, queueing, Terms("lock", "/lock"))
+    await clock.settle()
+    waiting = next(hold for hold in holds._holds.values() if hold.state is HoldState.WAITING)
+    assert waiting._work is not None
+    waiting._work.cancel()
+    with pytest.raises(ZksideError, match="cancelled"):
+        await second.task
+    assert len(holds) == 1
+    first.task.cancel()
