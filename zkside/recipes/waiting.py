@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from zkside.core.queueing import Contender, Queue, mixed
-from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoNode, SessionSuspended, ZksideError
+from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoNode, SessionSuspended, Unavailable, ZksideError
+from zkside.hub.asking import Asking, pause
 from zkside.hub.hub import Hub
 from zkside.model import path as paths
 from zkside.model.operation import Exists, GetChildren, Operation, Reply, T
@@ -183,6 +184,8 @@ class WaitingRoom:
         error = listing.exception()
         if isinstance(error, ConnectionLoss | SessionSuspended):
             await self._session.wait_connected()
+        elif isinstance(error, Unavailable):  # refused for the moment
+            await pause(0)
         elif error is not None and not isinstance(error, NoNode):
             raise error
 
@@ -191,6 +194,6 @@ async def ask(session: Session, operation: Operation[T]) -> T:
     """The answer to a read, however often the connection is lost before it comes."""
     while True:
         try:
-            return (await session.call(operation)).value
+            return (await Asking(session).ask(operation)).value
         except (ConnectionLoss, SessionSuspended):
             await session.wait_connected()
