@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from zkside import log
-from zkside.errors import NoNode, Refused, ZksideError
+from zkside.errors import NoAuth, NoNode, Refused, ZksideError
 from zkside.hub.asking import PASSING, Asking, pause
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Reader
@@ -139,7 +139,9 @@ class Taps:
             self._take(tap, self._table.records.get(tap.path))
 
     def _take(self, tap: Tap, record: Record | None) -> None:
-        if record is None or (tap.czxid is not None and records.zxids(record)[0] != tap.czxid):
+        if record is not None and not record:  # it is there, and may not be read any more
+            self._fall_back(tap, NoAuth(f"{tap.path} may not be read any more"))
+        elif record is None or (tap.czxid is not None and records.zxids(record)[0] != tap.czxid):
             self._end(tap)
         elif tap.on_data is not None:
             tap.on_data(records.data(record))
@@ -166,8 +168,12 @@ class Taps:
     # What may not be read
 
     def _fall_back(self, tap: Tap, why: BaseException) -> None:
+        if tap.root is None:
+            return
         log.hold_node_unreadable(path=tap.path, reason=str(why))
-        tap.root = None
+        root, tap.root = tap.root, None
+        self._unchecked.pop(tap, None)
+        self._keeper.release(root, linger=False)
         parent = paths.parent(tap.path)
         siblings = self._siblings.get(parent)
         if siblings is None:
