@@ -15,9 +15,12 @@ import pytest
 from tests.parts.clock import VirtualClock
 from tests.session.conftest import Sessions
 from zkside.core.queueing import Kind
+from zkside.errors import ZksideError
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldUpdate, Reason, Terms
 from zkside.model.operation import OPEN_ACL
+from zkside.model.session import SessionStatus
+from zkside.recipes.hold import Hold
 from zkside.recipes.holds import REFRESHED_AT_ONCE, Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Bid, Queueing
@@ -169,3 +172,54 @@ async def test_the_leases_of_many_holds_are_told_a_few_in_a_turn(
         await clock.advance(0.01)
     await asyncio.gather(*listening)
     assert max(Counter(told_at_ns).values()) <= REFRESHED_AT_ONCE
+
+
+async def test_what_goes_wrong_with_one_hold_keeps_no_other_from_hearing_of_the_session(
+    holds: Holds,
+    queueing: Queueing,
+    memory: MemoryZooKeeper,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """V1, H5"""
+    heard: dict[str, list[HoldState]] = {"/first": [], "/second": []}
+
+    async def listen(path: str) -> None:
+        flow = holds.wait_for(Terms("lock", path), "", lambda hold: queueing.first(hold, replace(BID, path=path)))
+        async with aclosing(flow) as updates:
+            async for update in updates:
+                heard[path].append(update.state)
+
+    listening = [asyncio.ensure_future(listen(path)) for path in heard]
+    await clock.settle()
+    session_changed = Hold.session_changed
+
+    def fails_for_the_first(hold: Hold, status: SessionStatus) -> None:
+        if hold.path.startswith("/first"):
+            raise RuntimeError("injected")
+        session_changed(hold, status)
+
+    monkeypatch.setattr(Hold, "session_changed", fails_for_the_first)
+    memory.network.refuse_connections(True)
+    memory.network.drop_connections()
+    await clock.settle()
+    assert heard == {"/first": [HoldState.HELD], "/second": [HoldState.HELD, HoldState.JEOPARDY]}
+    for task in listening:
+        task.cancel()
+
+
+async def test_a_stream_whose_work_somebody_cancelled_hears_of_it(
+    holds: Holds, queueing: Queueing, clock: VirtualClock
+) -> None:
+    """V1, H6: it would wait for ever, and its node keep others waiting."""
+    first = Listener(holds, queueing, Terms("lock", "/lock"))
+    await clock.settle()
+    second = Listener(holds, queueing, Terms("lock", "/lock"))
+    await clock.settle()
+    waiting = next(hold for hold in holds._holds.values() if hold.state is HoldState.WAITING)
+    assert waiting._work is not None
+    waiting._work.cancel()
+    with pytest.raises(ZksideError, match="cancelled"):
+        await second.task
+    assert len(holds) == 1
+    first.task.cancel()

@@ -259,6 +259,23 @@ async def test_the_end_of_a_node_that_may_not_be_read_shows_in_its_parents_child
         await eventually(lambda: not hub.list_watches(), 3)
 
 
+async def test_a_node_that_may_not_be_read_any_more_is_followed_in_its_parents_children(
+    hosts: str, stock_client: KazooClient
+) -> None:
+    """V1"""
+    stock_client.ensure_path("/locks/first")
+    async with opened(hosts) as hub:
+        gone = asyncio.Event()
+        hub.on_deleted("/locks/first", None, gone.set, on_failed=fail)
+        root = next(iter(hub.roots))
+        await hub.keeper.ready(root)
+        hub._taps.published("/locks/first", b"")  # as the table has what is there and may not be read
+        await eventually(lambda: [watch.path for watch in hub.list_watches()] == ["/locks"], 3)
+        await asyncio.to_thread(stock_client.delete, "/locks/first")
+        async with asyncio.timeout(3):
+            await gone.wait()
+
+
 async def test_who_waits_for_what_nobody_may_see_hears_no_auth_or_its_end(
     hosts: str, stock_client: KazooClient, locked_out: tuple[tuple[str, str], ...]
 ) -> None:

@@ -140,3 +140,23 @@ async def test_nodes_that_went_while_nobody_watched_are_not_in_the_next_snapshot
         with await watching(hub, "/t") as watcher:
             await watcher.until(lambda: bool(watcher.state))
             assert set(watcher.state) == {"/t"}
+
+
+async def test_an_event_that_the_hub_could_not_take_in_is_made_up_for(
+    hosts: str, stock_client: KazooClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V1, W3"""
+    stock_client.create("/a", b"1")
+    async with opened(hosts) as hub:
+        with await watching(hub, "/a") as watcher:
+            await watcher.until(lambda: bool(watcher.state))
+
+            def fails(*_: object) -> None:
+                raise RuntimeError("injected")
+
+            monkeypatch.setattr(hub.keeper, "announce", fails)
+            await asyncio.to_thread(stock_client.set, "/a", b"2")
+            await watcher.until(lambda: watcher.data() == {"/a": b"2"}, within_s=3)
+            monkeypatch.undo()
+            await eventually(lambda: not watcher.subscription.is_stale(), 3)
+            assert hub.session.statistics().listener_errors == 1

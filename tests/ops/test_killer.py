@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,6 +103,10 @@ async def test_each_permanent_task_may_die_and_what_it_kept_goes_on(
         await daemon.session.wait_connected()
         held = await stack.enter_async_context(client.lock("/held"))
         mirror = await stack.enter_async_context(client.mirror("/w"))
+
+        def told() -> bool:
+            return mirror["/w"].data == str(number).encode()
+
         names = [permanent.name for permanent in daemon.supervisor.running()]
         assert len(names) == len(set(names)) >= 9
         for name in names:
@@ -114,11 +117,10 @@ async def test_each_permanent_task_may_die_and_what_it_kept_goes_on(
                 died = await kill(permanent, how)
                 number += 1
                 await asyncio.to_thread(stock_client.set, "/w", str(number).encode())
-                seen = str(number).encode()
-                await until(partial(_is_told, mirror, seen, or_stale=True), WITHIN_S, f"silent without {name}")
+                await until(lambda: told() or mirror.stale, WITHIN_S, f"silent without {name}")
             lock = await asyncio.wait_for(waiting, 10)
             await lock.__aexit__(None, None, None)
-            await until(partial(_is_told, mirror, seen, or_stale=False), 10, f"{name} is not kept")
+            await until(lambda: told() and not mirror.stale, 10, f"{name} is not kept")
             assert permanent.is_alive, name
             assert daemon.supervisor.deaths[name] == int(died), name
             assert died or name == "connection", f"{name} survived"

@@ -17,6 +17,8 @@ from kazoo.client import KazooClient
 from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Fault, Host, Stubs, failure
 from tests.rpc.test_hold import next_state, update
+from tests.zk.scripted import THROTTLED, refusing
+from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.errors import Denied
 from zkside.pb.admin_pb2 import DrainRequest
 from zkside.pb.election_pb2 import CampaignRequest
@@ -415,3 +417,26 @@ async def test_a_stream_that_the_daemon_ends_does_not_hand_on_what_its_owner_may
         assert (await failure(holder.stream)).reason == "POLICY_DENIED"
         await waiter.held()
         assert time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= told.hold.lease_boottime_ns
+
+
+async def test_who_waits_outlasts_a_zookeeper_that_throttles(
+    zookeeper: ZooKeeperServer, chroot: str, short_path: Path
+) -> None:
+    """V1: its listing and its looks are made again, and it keeps its place."""
+    exists, get_children = 3, 12
+    left: dict[int, int] = {}
+    async with (
+        refusing(zookeeper.port, left, THROTTLED) as through,
+        Host(through + chroot, short_path) as host,
+        host.stubs() as one,
+        host.stubs() as other,
+    ):
+        first = Seeker(one)
+        await first.held()
+        left |= {exists: 2, get_children: 2}
+        second = Seeker(other)
+        await second.waiting()
+        left |= {exists: 2, get_children: 2}
+        await first.release()
+        await second.held()
+        second.stream.cancel()

@@ -223,3 +223,17 @@ def test_a_line_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
     assert line["paths_total"] == 54
     assert len(raw) < 2000
     assert b"\x1b" not in raw
+
+
+def test_an_error_of_our_own_loses_its_lines_and_no_others(tmp_path: Path) -> None:
+    """V1: the thread goes on, and what is lost is counted."""
+    path = tmp_path / "audit.log"
+    audit = AuditLog(path, 100)
+    audit.open()
+    audit.put(entry(1, committed=object()))  # what JSON does not know
+    while not audit.statistics().failed:
+        continue
+    audit.put(entry(2))
+    audit.close()
+    assert [json.loads(line)["paths"] for line in path.read_text().splitlines()] == [["/2"]]
+    assert audit.statistics().failed == 1

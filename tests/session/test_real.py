@@ -19,6 +19,8 @@ from tests.parts.proxy import Proxy
 from tests.session.child import SETTINGS, TIMEOUT_S, now_ns
 from tests.session.conftest import running
 from tests.session.parts import WITHIN_S, Heard
+from tests.zk.scripted import THROTTLED, refusing
+from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.core.lease import PROOFS, Proof
 from zkside.errors import NoNode, SessionSuspended
 from zkside.model.operation import Create, CreateMode, Delete, Exists
@@ -334,3 +336,23 @@ async def test_a_follower_that_is_cut_off_answers_reads_and_prolongs_no_lease(en
         async with asyncio.timeout(WITHIN_S):
             await session.wait_connected()
         assert session.epoch == 2
+
+
+async def test_orphans_that_zookeeper_is_too_busy_to_list_are_asked_for_again(
+    zookeeper: ZooKeeperServer, hosts: str, chroot: str, tmp_path: Path, stock_client: KazooClient
+) -> None:
+    """V1, H6: an orphan blocks the queue that it stands in for as long as the session lives."""
+    get_ephemerals = 103
+    left = {get_ephemerals: 2}
+    async with refusing(zookeeper.port, left, THROTTLED) as through:
+        first = Session(connector(through + chroot), journal=Journal.open(tmp_path, hosts), settings=SETTINGS)
+        first.start()
+        await first.wait_connected()
+        await first.call(Create("/orphan", mode=CreateMode.EPHEMERAL))
+        await first.close(keep_session=True, within_s=1.0)
+        second = Session(connector(through + chroot), journal=Journal.open(tmp_path, hosts), settings=SETTINGS)
+        second.start()
+        await second.wait_connected()
+        await gone(stock_client, "/orphan")
+        assert (second.epoch, left) == (1, {get_ephemerals: 0})
+        await second.close(keep_session=False, within_s=1.0)

@@ -16,9 +16,10 @@ from tests.contract import conftest as contract
 from tests.contract import test_watches as watches
 from tests.contract.test_connection import test_watches_survive_a_reconnection
 from tests.contract.world import WITHIN_S, Peer, RealWorld
+from tests.hub.watcher import eventually
 from tests.parts.proxy import Proxy
 from tests.zk.conftest import Connect
-from tests.zk.scripted import older_release
+from tests.zk.scripted import THROTTLED, older_release, refusing
 from zkside import errors
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.model.event import EventType, WatchedEvent
@@ -276,3 +277,23 @@ async def test_a_session_may_move_to_an_older_release(
             await peer.catch_up()
         assert peer.events == [(CREATED, "/a/new"), (CREATED, "/b")]
         assert await peer.do(Exists("/b")) is not None
+
+
+@pytest.mark.parametrize("opcode", [3, 12])  # exists, getChildren2
+async def test_a_watch_that_is_throttled_while_it_is_set_again_is_set_a_little_later(
+    connect: Connect, old_hosts: str, hosts: str, opcode: int
+) -> None:
+    """V1: no event would say when."""
+    port, _, chroot = old_hosts.partition(":")[2].partition("/")
+    left: dict[int, int] = {}
+    async with refusing(int(port), left, THROTTLED) as through:
+        peer, other = await connect(f"{through}/{chroot}"), await connect(hosts)
+        await other.do(Create("/a"))
+        await peer.do(AddWatch("/a"))
+        left[opcode] = 1
+        for number in range(2):
+            await other.do(Create(f"/a/{number}"))
+            await other.do(SetData("/a", b""))
+            await eventually(lambda: {(DATA, "/a"), (CHILDREN, "/a")} <= set(peer.events), 5)
+            peer.log.clear()
+        assert left[opcode] == 0

@@ -40,6 +40,7 @@ BY_REASON: dict[str, type[ZksideError]] = {
     "SESSION_LOST": errors.SessionLost,
     "SESSION_SUSPENDED": errors.SessionSuspended,
     "START_ERROR": errors.StartError,
+    "THROTTLED": errors.Throttled,
     "TOO_LARGE": errors.TooLarge,
     "TOO_STALE": errors.TooStale,
     "UNAUTHENTICATED": errors.Unauthenticated,

@@ -350,6 +350,13 @@ class Hub:
     # From the session
 
     def _on_event(self, event: WatchedEvent) -> None:
+        try:
+            self._take_event(event)
+        except BaseException:
+            self.keeper.doubt()  # it is lost, and nothing else would tell of what it said
+            raise
+
+    def _take_event(self, event: WatchedEvent) -> None:
         self._events_in += 1
         self._events.dispatch(event, is_recursive_at=self.keeper.watches.is_recursive_at)
         announced = Announced(event.since, event.since, event.zxid)
@@ -363,6 +370,13 @@ class Hub:
             self._taps.deleted(event.path)
 
     def _on_status(self, status: SessionStatus) -> None:
+        try:
+            self._take_status(status)
+        except BaseException:
+            self.keeper.doubt()
+            raise
+
+    def _take_status(self, status: SessionStatus) -> None:
         if status.history != self._history:
             self.begin_history(status.history)
         self.keeper.on_status(status)

@@ -47,10 +47,16 @@ class Loader:
         if self._is_kept_by_others(root):
             return self._session.last_zxid
         refusal: list[ZksideError] = []
-        seen: set[str] = set()
+        # What a former root of these paths has left, of nodes that may have gone since.
+        left: set[str] = set()
+        for path, _ in self._table.walk(root.path, root.scope.value):
+            left.add(path)
+            if len(left) % PURGE_SLICE == 0:
+                await asyncio.sleep(0)
 
         def visit(path: str, result: ReadResult) -> None:
-            seen.add(path)
+            if left:
+                left.discard(path)
             if path in root.announced:
                 return
             if self._roots.live_at(path) is not None and not self._table.is_hidden(path):
@@ -75,20 +81,10 @@ class Loader:
         await walk.run([(root.path, root.scope.value)])
         if refusal:
             raise refusal[0]
-        await self._forget_others(root, seen)
-        return walk.zxid
-
-    async def _forget_others(self, root: Root, seen: set[str]) -> None:
-        """Records that a former root of these paths has left, of nodes that have gone since: nobody else would."""
-        left = []
-        for count, (path, _) in enumerate(self._table.walk(root.path, root.scope.value)):
-            if path not in seen:
-                left.append(path)
-            if count % PURGE_SLICE == PURGE_SLICE - 1:
-                await asyncio.sleep(0)
         for path in left:
             if path not in root.announced and self._roots.live_at(path) is None:
-                self._table.forget(path)
+                self._table.forget(path)  # nobody would read it again
+        return walk.zxid
 
     async def compare(self, since: int, *, is_same_history: bool = True) -> None:
         """Read all live roots again, and hand what differs to the reader, as changed since that zxid.

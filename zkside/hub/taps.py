@@ -139,11 +139,8 @@ class Taps:
             self._take(tap, self._table.records.get(tap.path))
 
     def _take(self, tap: Tap, record: Record | None) -> None:
-        if record == UNREADABLE:
-            # It is there, and newer servers tell no event of it any more.
-            if (root := tap.root) is not None:
-                self._fall_back(tap, NoAuth(f"{tap.path}: its access control list does not allow it"))
-                self._keeper.release(root, linger=False)
+        if record == UNREADABLE:  # it is there, and newer servers tell no event of it any more
+            self._fall_back(tap, NoAuth(f"{tap.path} may not be read any more"))
         elif record is None or (tap.czxid is not None and records.zxids(record)[0] != tap.czxid):
             self._end(tap)
         elif tap.on_data is not None:
@@ -171,8 +168,12 @@ class Taps:
     # What may not be read
 
     def _fall_back(self, tap: Tap, why: BaseException) -> None:
+        if tap.root is None:
+            return
         log.hold_node_unreadable(path=tap.path, reason=str(why))
-        tap.root = None
+        root, tap.root = tap.root, None
+        self._unchecked.pop(tap, None)
+        self._keeper.release(root, linger=False)
         parent = paths.parent(tap.path)
         siblings = self._siblings.get(parent)
         if siblings is None:

@@ -231,8 +231,13 @@ class Hold:
         )
 
     def _on_work_done(self, work: asyncio.Task[None]) -> None:
-        error = None if work.cancelled() else work.exception()
-        if error is None or self.state.is_over:
+        error: BaseException | None
+        if work.cancelled():
+            # By the hold itself it is cancelled when it ends; otherwise nobody would work for it any more.
+            error = ZksideError("a defect of zkside: what the hold waited with was cancelled")
+        else:
+            error = work.exception()
+        if error is None or self.state.is_over or (work.cancelled() and self.releasing is not None):
             return
         if not isinstance(error, ZksideError):
             log.hold_work_failed(kind=self.terms.recipe, path=self.terms.requested_path, error=error)

@@ -308,8 +308,14 @@ class Holds:
             self._refresher = self.session.supervisor.start("leases", self._refresh_leases, nothing)
 
     def _on_status(self, status: SessionStatus) -> None:
+        failed: Exception | None = None
         for hold in list(self._holds.values()):
-            hold.session_changed(status)
+            try:
+                hold.session_changed(status)
+            except Exception as error:
+                failed = error  # the others have to hear of it all the same
+        if failed is not None:
+            raise failed
 
     async def _refresh_leases(self) -> None:
         """Go through all holds several times in a session's timeout, a few in each turn of the loop, since telling

@@ -17,7 +17,17 @@ from functools import partial
 from itertools import islice, takewhile
 
 from zkside.core.queueing import Contender, Question, Queue
-from zkside.errors import ConnectionLoss, HoldLost, InvalidArgument, NoAuth, NoNode, SessionSuspended, ZksideError
+from zkside.errors import (
+    ConnectionLoss,
+    HoldLost,
+    InvalidArgument,
+    NoAuth,
+    NoNode,
+    SessionSuspended,
+    Unavailable,
+    ZksideError,
+)
+from zkside.hub.asking import Asking, pause
 from zkside.hub.hub import Hub
 from zkside.model import path as paths
 from zkside.model.operation import Exists, GetChildren, Operation, Reply, T
@@ -267,6 +277,8 @@ class WaitingRoom:
     async def _get_over(self, error: BaseException | None) -> None:
         if isinstance(error, ConnectionLoss | SessionSuspended):
             await self._session.wait_connected()
+        elif isinstance(error, Unavailable):  # refused for the moment
+            await pause(0)
         elif error is not None:
             raise error
 
@@ -287,6 +299,6 @@ async def ask(session: Session, operation: Operation[T]) -> T:
     """The answer to a read, however often the connection is lost before it comes."""
     while True:
         try:
-            return (await session.call(operation)).value
+            return (await Asking(session).ask(operation)).value
         except (ConnectionLoss, SessionSuspended):
             await session.wait_connected()

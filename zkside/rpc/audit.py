@@ -127,7 +127,13 @@ class AuditLog:
             while len(batch) < BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             is_open = None not in batch
-            self._write([line for line in batch if line is not None])
+            lines = [line for line in batch if line is not None]
+            try:
+                self._write(lines)
+            except Exception as error:
+                # An error of our own: a thread that died of it would write nothing more, and nobody would know.
+                log.audit_not_written(file=self._path, error=error)
+                self._failed += len(lines)
         if self._file > 2:
             os.close(self._file)
 

@@ -11,9 +11,20 @@ from typing import Any
 from zkside import log
 from zkside.core.lease import PROOFS, Proof
 from zkside.model.operation import GetEphemerals, Reply, Sync
+from zkside.zk.epoch import Epoch
+from zkside.zk.history import History
 from zkside.zk.janitor import Janitor
 from zkside.zk.journal import Journal
 from zkside.zk.line import Line, tell
+
+
+def ask(line: Line, epoch: Epoch, history: History, proof: Proof | None) -> asyncio.Future[Any] | None:
+    """Send what has to be asked; returns the answer to come, or None if nothing has to be known."""
+    if epoch.is_taking_up:
+        return list_orphans(line, proof)
+    if not epoch.session_id and history.is_to_be_judged:
+        return ask_leader(line)
+    return None
 
 
 def ask_leader(line: Line) -> asyncio.Future[Any]:

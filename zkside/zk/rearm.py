@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from zkside.errors import ConnectionLoss, Refused, ZksideError
+from zkside.errors import ConnectionLoss, Refused, SessionLost, SessionSuspended, ZksideError
 from zkside.model.event import EventType, KeeperState, WatchedEvent
 from zkside.model.operation import AddWatch, RemoveWatch
 from zkside.model.path import ancestors, join, name, parent
@@ -30,6 +30,8 @@ from zkside.zk.watches import Emit, in_packets
 from zkside.zk.wire import ArmChildren, ArmData, SetOneShotWatches
 
 _REMEMBERED_GONE = 256
+REFUSED_S = 0.2
+"""After this long a watch that was refused is asked for again."""
 
 
 class _Node:
@@ -122,6 +124,8 @@ class RearmedWatches:
         self._emit = emit
         self._socket = socket
         self._nodes: dict[str, _Node] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        """Set while watches that were refused wait to be asked for again."""
         for path in recursive:
             self._node(path).dirty = True
 
@@ -228,6 +232,7 @@ class RearmedWatches:
                     self._data_armed(path, node, zxid, stat)
                 else:
                     node.dirty = True
+                    self._arm_later(error)
             if wave is not None:
                 wave.end(zxid, error)
 
@@ -244,12 +249,30 @@ class RearmedWatches:
                     self._children_armed(path, node, zxid, [], None, wave)
                 else:
                     node.dirty = True
+                    self._arm_later(error)
             if wave is not None:
                 wave.end(zxid, error)
 
         if wave is not None:
             wave.begin()
         self._socket.requests.tell(ArmChildren(path), armed)
+
+    def _arm_later(self, error: ZksideError) -> None:
+        """A watch that is refused on a connection that lives on is asked for again, REFUSED_S later: no event would
+        say when. With its connection it is asked for on the next."""
+        if isinstance(error, ConnectionLoss | SessionSuspended | SessionLost) or self._timer is not None:
+            return
+        socket = self._socket
+        self._timer = asyncio.get_running_loop().call_later(REFUSED_S, self._arm_dirty, socket)
+
+    def _arm_dirty(self, socket: Socket) -> None:
+        self._timer = None
+        if socket is not self._socket or socket.closed.done():
+            return
+        for path, node in list(self._nodes.items()):
+            if node.dirty:
+                node.dirty = False
+                self._arm(path, None)
 
     # --- what the new watches saw
 

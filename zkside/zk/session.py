@@ -24,7 +24,7 @@ from zkside.core.backoff import Backoff
 from zkside.core.lease import FAR, PING_STRENGTH, PROOFS, STRENGTHS
 from zkside.core.lows import Lows
 from zkside.core.session import INITIAL, KEEPER_STATES, Effect, Input, advance
-from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, ZksideError
+from zkside.errors import ConnectionLoss, SessionLost, SessionSuspended, Unavailable, ZksideError
 from zkside.model.event import WatchedEvent
 from zkside.model.operation import Operation, Reply, T
 from zkside.model.session import SessionState, SessionStatus
@@ -312,24 +312,27 @@ class Session:
         self._look(now_ns)
         if not link.is_live:
             return
-        epoch, server = self._epoch, connected.server
-        if epoch.session_id and connected.ticket.session_id != epoch.session_id:
+        session_id, server = self._epoch.session_id, connected.server
+        if session_id and connected.ticket.session_id != session_id:
             self._advance(Input.EXPIRED, f"{server} gave another session than the one that was going on")
             return
         self._connected = connected
         if connected.read_only:
             self._advance(Input.CONNECTED_READ_ONLY, f"connected to {server}, which only reads")
             return
-        if epoch.session_id:
+        if session_id:
             self._lease.connected(now_ns, connected.negotiated_timeout_s)
-        if epoch.is_taking_up:
-            self._is_listing = True
-            asked = arrival.list_orphans(self._line, self.settings.proof if self._needs else None)
-        elif not epoch.session_id and self.history.is_to_be_judged:
-            asked = arrival.ask_leader(self._line)
-        else:
-            self._advance(Input.CONNECTED, f"connected to {server}")
+        self._ask_on_arrival(link, connected)
+
+    def _ask_on_arrival(self, link: Link, connected: Connected) -> None:
+        """Ask what has to be known before the connection is announced; once more if it was refused for the moment."""
+        if not link.is_live or connected is not self._connected:
             return
+        asked = arrival.ask(self._line, self._epoch, self.history, self.settings.proof if self._needs else None)
+        if asked is None:
+            self._advance(Input.CONNECTED, f"connected to {connected.server}")
+            return
+        self._is_listing = self._epoch.is_taking_up
         asked.add_done_callback(lambda done: self._guarded(self._take_answer, link, connected, done))
 
     def _take_answer(self, link: Link, connected: Connected, asked: asyncio.Future[Any]) -> None:
@@ -339,6 +342,10 @@ class Session:
             return
         if isinstance(error, ConnectionLoss | SessionSuspended | SessionLost):
             return  # The connection reports what has become of it, and the next one begins again.
+        if isinstance(error, Unavailable):  # throttled: orphans that nobody lists block queues (H6)
+            at_ns = self._boottime_ns() + round(_RETRY.first_s * 1e9)
+            self.clock.call_at(at_ns, lambda: self._guarded(self._ask_on_arrival, link, connected))
+            return
         if self._epoch.is_taking_up:
             arrival.delete_orphans(asked, self.journal, self.janitor)
         else:
@@ -351,8 +358,7 @@ class Session:
     def _look(self, now_ns: int) -> None:
         """Declare LOST if it is due."""
         if now_ns >= self._lease.deadline_ns and self._state is not SessionState.AUTH_FAILED:
-            timeout_s = self._epoch.timeout_s
-            reason = f"nothing from ZooKeeper shows that the session of {timeout_s:g} s still lives"
+            reason = f"nothing from ZooKeeper shows that the session of {self._epoch.timeout_s:g} s still lives"
             self._guarded(self._advance, Input.LEASE_PASSED, reason)
 
     def _advance(self, given: Input, reason: str) -> None:
