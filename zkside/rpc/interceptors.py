@@ -26,6 +26,7 @@ from zkside.errors import InvalidArgument, Quota, SessionSuspended
 from zkside.model.hold import HoldUpdate
 from zkside.model.identity import Peer
 from zkside.rpc import status
+from zkside.rpc.arrivals import Arrivals
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
@@ -86,6 +87,8 @@ class StreamCall(Call):
         return opening(request)
 
 
+Requests = Callable[[Any, Context], Awaitable[Any]]
+"""From what gRPC hands over to what a handler takes: the one request, or an iterator over all."""
 UnaryHandler = Callable[[Any, Call], Awaitable[Answer]]
 StreamHandler = Callable[[Any, StreamCall], AsyncGenerator[Answer, None]]
 """Takes the request, or for a method with a stream of requests an iterator over them."""
@@ -118,6 +121,7 @@ class Interceptors(Collector):
         self._streams = streams
         self.quotas = quotas
         """May be replaced while calls are under way."""
+        self.arrivals = Arrivals(quotas.message_timeout_s)
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
@@ -165,14 +169,25 @@ class Interceptors(Collector):
         parse = GetMessageClass(method.input_type).FromString
         if not method.server_streaming:
             assert not method.client_streaming, "no such method yet"
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall, door))
+            # To gRPC all of them take a stream: so they are called before the message is there (rpc/arrivals.py).
+            return grpc.stream_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall, door))
         name = f"{method.containing_service.full_name}/{method.name}"
-        if method.client_streaming:
-            parsed = self._stream(name, counts, _parse_each(counts, parse), handler, door)
-            return grpc.stream_stream_rpc_method_handler(parsed)
-        return grpc.unary_stream_rpc_method_handler(
-            self._stream(name, counts, _parse_one(counts, parse), handler, door)
-        )
+        requests: Requests = _parse_each(counts, parse) if method.client_streaming else self._parse_one(counts, parse)
+        return grpc.stream_stream_rpc_method_handler(self._stream(name, counts, requests, handler, door))
+
+    def _parse_one(
+        self, counts: MethodCounts, parse: Callable[[bytes], Message]
+    ) -> Callable[[Any, Context], Awaitable[Message]]:
+        async def request(_: object, context: Context) -> Message:
+            try:
+                raw = await self.arrivals.message(context)
+            except asyncio.CancelledError:
+                self.arrivals.reset += 1
+                raise
+            counts.received += 1
+            return _parsed(parse, raw)
+
+        return request
 
     def _unary(
         self,
@@ -182,21 +197,23 @@ class Interceptors(Collector):
         handler: UnaryHandler,
         recall: Recall | None,
         door: Door | None,
-    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    ) -> Callable[[object, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
-        clock = time.perf_counter
+        clock, arrivals = time.perf_counter, self.arrivals
 
-        async def call(raw: bytes, context: Context) -> bytes:
+        async def call(_: object, context: Context) -> bytes:
             begun_s = clock()
             counts.started += 1
-            counts.received += 1
             self.calls += 1
             code = "OK"
+            raw: bytes | None = None
             try:
                 peer = None if door is None else door.peer(context)
                 if self.calls > (limit := self.quotas.max_calls):
                     self.refused += 1
                     raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
+                raw = await arrivals.message(context)
+                counts.received += 1
                 if recall is not None and (recalled := recall(raw)) is not None:
                     counts.sent += 1
                     return recalled
@@ -209,6 +226,7 @@ class Interceptors(Collector):
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except asyncio.CancelledError:
                 code = _cancelled(context)
+                arrivals.reset += raw is None
                 raise
             except grpc.aio.AbortError:
                 code = _name(context.code())
@@ -217,7 +235,7 @@ class Interceptors(Collector):
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
-                await context.abort(failure.code, failure.message, failure.trailers)
+                await _abort(context, failure)
                 raise  # never reached: abort raises
             finally:
                 self.calls -= 1
@@ -245,11 +263,11 @@ class Interceptors(Collector):
         self,
         name: str,
         counts: MethodCounts,
-        parse: Callable[[Any], Any],
+        requests: Requests,
         handler: StreamHandler,
         door: Door | None,
     ) -> Callable[[Any, Context], Awaitable[None]]:
-        async def serve(raw: Any, context: Context) -> None:
+        async def serve(raw_messages: Any, context: Context) -> None:
             begun_s = time.perf_counter()
             counts.started += 1
             code = "OK"
@@ -257,7 +275,8 @@ class Interceptors(Collector):
             try:
                 peer = None if door is None else door.peer(context)
                 stream = self._streams.open(name, context.peer())
-                await self._feed(StreamCall(context, stream, peer), counts, parse(raw), handler)
+                asked = await requests(raw_messages, context)
+                await self._feed(StreamCall(context, stream, peer), counts, asked, handler)
             except asyncio.CancelledError:
                 if stream is None or stream.ending is None:
                     code = _cancelled(context)
@@ -318,21 +337,16 @@ def _parsed(parse: Callable[[bytes], Message], raw: bytes) -> Message:
         raise InvalidArgument(f"the {len(raw)} bytes of the message cannot be parsed: {error}") from None
 
 
-def _parse_one(counts: MethodCounts, parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
-    def request(raw: bytes) -> Message:
-        counts.received += 1
-        return _parsed(parse, raw)
-
-    return request
-
-
 def _parse_each(
     counts: MethodCounts, parse: Callable[[bytes], Message]
-) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Message]]:
-    async def requests(raw_messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[AsyncIterator[Message]]]:
+    async def each(raw_messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for raw in raw_messages:
             counts.received += 1
             yield _parsed(parse, raw)
+
+    async def requests(raw_messages: AsyncIterator[bytes], _: Context) -> AsyncIterator[Message]:
+        return each(raw_messages)
 
     return requests
 

@@ -48,6 +48,11 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.TooLarge: Row(
         _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries; refused before it was sent"
     ),
+    errors.NoMessage: Row(
+        _C.INVALID_ARGUMENT,
+        "the call was opened, and its message did not come: the client ended it without one, or took longer than "
+        "`quotas.message_timeout`",
+    ),
     errors.NotSupported: Row(_C.UNIMPLEMENTED, "the ZooKeeper server lacks it (TTL nodes are off, for one)"),
     errors.Refused: Row(_C.FAILED_PRECONDITION, ""),
     errors.NoNode: Row(_C.NOT_FOUND, "the node, or the parent of the one to be created, does not exist"),
