@@ -1,8 +1,8 @@
 """Calls that were opened and whose message has not come yet: they count from their opening on, and wait in bounds.
 
 gRPC's Python server waits for the message of a unary call itself, without a bound, and calls the handler only then:
-20,000 calls of headers alone stood in no quota (adr/0018). So every method is registered as one that reads, and this
-is where it reads its first message.
+20,000 calls of headers alone stood in no quota (adr/0018). So a method can be served as one that reads, and this is
+where it reads its first message. That costs a unary call some microseconds more, so a few may wait the other way.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from zkside.errors import NoMessage, ZksideError
 
 SWEEP_S = 0.25
 """How often it is looked who waits for too long; never while nobody waits."""
+MAX_QUICK = 250
+"""Unary calls whose message gRPC may wait for; about 10 kB each."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -31,6 +33,8 @@ class Arrivals:
         """May be replaced while calls wait."""
         self._waiting: dict[asyncio.Task[Any], float] = {}
         """With since when: the oldest comes first."""
+        self._quick: dict[asyncio.Task[Any], None] = {}
+        """Those for whose message gRPC waits; some may have ended since the last look."""
         self._ending: dict[asyncio.Task[Any], ZksideError] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self.reset = 0
@@ -39,6 +43,29 @@ class Arrivals:
         """Calls whose message did not come in time."""
         self.empty = 0
         """Calls that ended, on the client's side, without a message."""
+
+    def quick(self) -> bool:
+        """Whether gRPC may wait for the message of the unary call that the present task serves; `arrived` then tells
+        that it has come."""
+        if len(self._quick) >= MAX_QUICK:
+            self._forget_ended()
+            if len(self._quick) >= MAX_QUICK:
+                return False
+        task = asyncio.current_task()
+        assert task is not None
+        self._quick[task] = None
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._look)
+        return True
+
+    def arrived(self) -> None:
+        """The message of the call that the present task serves is there."""
+        self._quick.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+
+    def _forget_ended(self) -> None:
+        for task in [task for task in self._quick if task.done()]:
+            del self._quick[task]
+            self.reset += 1
 
     async def message(self, context: Context) -> bytes:
         """The first message of a call that is served by the present task. Raises: NoMessage.
@@ -79,7 +106,8 @@ class Arrivals:
                 break
             self.late += 1
             self._end(task, NoMessage(f"the call was opened {self.timeout_s:g} s ago, and no message has come"))
-        if self._waiting:
+        self._forget_ended()
+        if self._waiting or self._quick:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._look)
 
     def _end(self, task: asyncio.Task[Any], error: ZksideError) -> None:
@@ -88,7 +116,7 @@ class Arrivals:
             task.cancel()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._quick)
 
     def collect(self) -> Iterator[Metric]:
         """The families `zkside_calls…`."""

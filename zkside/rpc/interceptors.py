@@ -127,6 +127,8 @@ class Interceptors(Collector):
         """Unary calls under way."""
         self.refused = 0
         """Calls beyond the limit, counted."""
+        self.unknown = 0
+        """Calls of methods that there are not, counted; gRPC answers them."""
         self.incidents = 0
         """Calls and streams that ended in an error of our own, counted."""
         self._idle: asyncio.Event | None = None
@@ -169,11 +171,16 @@ class Interceptors(Collector):
         parse = GetMessageClass(method.input_type).FromString
         if not method.server_streaming:
             assert not method.client_streaming, "no such method yet"
-            # To gRPC all of them take a stream: so they are called before the message is there (rpc/arrivals.py).
-            return grpc.stream_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall, door))
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall, door))
         name = f"{method.containing_service.full_name}/{method.name}"
         requests: Requests = _parse_each(counts, parse) if method.client_streaming else self._parse_one(counts, parse)
         return grpc.stream_stream_rpc_method_handler(self._stream(name, counts, requests, handler, door))
+
+    def admit(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """The one that gRPC is to use of a handler of `wrap`, for a call that the present task serves."""
+        if handler.unary_unary is None or self.arrivals.quick():
+            return handler
+        return grpc.stream_unary_rpc_method_handler(handler.unary_unary)
 
     def _parse_one(
         self, counts: MethodCounts, parse: Callable[[bytes], Message]
@@ -197,22 +204,27 @@ class Interceptors(Collector):
         handler: UnaryHandler,
         recall: Recall | None,
         door: Door | None,
-    ) -> Callable[[object, Context], Awaitable[bytes]]:
+    ) -> Callable[[Any, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
         clock, arrivals = time.perf_counter, self.arrivals
 
-        async def call(_: object, context: Context) -> bytes:
+        async def call(given: Any, context: Context) -> bytes:
+            """`given` is the message, or for a call that came without it an iterator."""
             begun_s = clock()
             counts.started += 1
             self.calls += 1
             code = "OK"
             raw: bytes | None = None
+            if type(given) is bytes:
+                raw = given
+                arrivals.arrived()
             try:
                 peer = None if door is None else door.peer(context)
                 if self.calls > (limit := self.quotas.max_calls):
                     self.refused += 1
                     raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
-                raw = await arrivals.message(context)
+                if raw is None:
+                    raw = await arrivals.message(context)
                 counts.received += 1
                 if recall is not None and (recalled := recall(raw)) is not None:
                     counts.sent += 1

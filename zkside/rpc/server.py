@@ -127,7 +127,11 @@ class _Handlers(grpc.GenericRpcHandler):
                 self._by_name[f"/{service}/{name.rpartition('/')[2]}"] = handler
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._by_name.get(details.method)
+        handler = self._by_name.get(details.method)
+        if handler is None:
+            self._interceptors.unknown += 1
+            return None
+        return self._interceptors.admit(handler)
 
 
 def _streaming(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
