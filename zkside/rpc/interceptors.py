@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,11 @@ from google.protobuf.message_factory import GetMessageClass
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zkside.errors import InvalidArgument, Quota, SessionSuspended
+from zkside.errors import ConnectionLoss, InvalidArgument, Quota, SessionSuspended
 from zkside.model.hold import HoldUpdate
 from zkside.model.identity import Peer
 from zkside.rpc import status
+from zkside.rpc.again import only_reads, read_again
 from zkside.rpc.arrivals import Arrivals
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 READY_KEY = "zkside-wait-for-ready"
 STATUS_PATIENCE_S = 1.0
 """How long a handler waits for its status to be taken by a client that does not read."""
+NOT_SENT = 'Failed "execute_batch"'
+"""How gRPC's error begins when it could not carry out what was begun."""
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -206,7 +210,7 @@ class Interceptors(Collector):
         door: Door | None,
     ) -> Callable[[Any, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
-        clock, arrivals = time.perf_counter, self.arrivals
+        clock, arrivals, is_read = time.perf_counter, self.arrivals, only_reads(method)
 
         async def call(given: Any, context: Context) -> bytes:
             """`given` is the message, or for a call that came without it an iterator."""
@@ -234,6 +238,11 @@ class Interceptors(Collector):
                     answer = await handler(request, Call(context, raw, peer))
                 except SessionSuspended as error:
                     answer = await self._once_ready(handler, request, Call(context, raw, peer), error)
+                except ConnectionLoss:
+                    if not is_read:
+                        raise
+                    again = Call(context, raw, peer)
+                    answer = await read_again(self._session, partial(handler, request, again), again.deadline_s())
                 counts.sent += 1
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except asyncio.CancelledError:
@@ -301,6 +310,9 @@ class Interceptors(Collector):
                 code = _name(context.code())
                 raise
             except Exception as error:
+                if isinstance(error, ConnectionLoss):
+                    # What a stream was about to write is undone by its end, so it was a read to its caller.
+                    error = SessionSuspended(f"the connection was lost: {error}")
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
@@ -324,6 +336,8 @@ class Interceptors(Collector):
                         writing[stream] = clock()
                         try:
                             await context.write(message)
+                        except grpc.aio.InternalError as error:
+                            raise _gone(error) from error
                         finally:
                             del writing[stream]
                         stream.sent += 1
@@ -374,6 +388,14 @@ async def _abort(context: Context, failure: Status) -> None:
             await context.abort(failure.code, failure.message, failure.trailers)
     except TimeoutError:
         raise asyncio.CancelledError from None
+    except grpc.aio.InternalError as error:
+        raise _gone(error) from error
+
+
+def _gone(error: grpc.aio.InternalError) -> BaseException:
+    """What an error of gRPC's means that came while something was sent: mostly that the client has gone, which is no
+    defect of ours. gRPC cancels the handler too, but that may come later."""
+    return asyncio.CancelledError("the client has gone") if str(error).startswith(NOT_SENT) else error
 
 
 def _cancelled(context: Context) -> str:
