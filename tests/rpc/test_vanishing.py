@@ -22,9 +22,7 @@ async def test_clients_that_are_killed_in_the_middle_of_streams_are_no_defect_of
     """What is being written when a process ends fails in gRPC, before gRPC says that the client has gone."""
     await client.node.Create(CreateRequest(path="/n", data=b"first"))
     program = (sys.executable, "-m", "tests.rpc.vanishing", host.address, "/n")
-    processes = [
-        await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE) for _ in range(CLIENTS)
-    ]
+    processes = [await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE) for _ in range(CLIENTS)]
     for process in processes:
         assert process.stdout is not None
         assert await asyncio.wait_for(process.stdout.readline(), PATIENCE_S) == b"watching\n"
