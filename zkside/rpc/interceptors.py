@@ -352,8 +352,11 @@ class Interceptors(Collector):
         return _families({})
 
     def collect(self) -> Iterator[Metric]:
-        """The families of grpc-prometheus, by its names."""
-        return _families(self._counts)
+        """The families of grpc-prometheus, by its names; and calls that stand in none of them."""
+        yield from _families(self._counts)
+        yield CounterMetricFamily(
+            "zkside_calls_unknown_method", "Calls of methods that there are not.", value=self.unknown
+        )
 
 
 def _parsed(parse: Callable[[bytes], Message], raw: bytes) -> Message:

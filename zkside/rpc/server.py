@@ -71,8 +71,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     # A burst of streams (a host's processes start together) is served, not shed as overload.
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.server.max_pending_requests", 5_000),
+    ("grpc.server.max_pending_requests_hard_limit", 10_000),
     # A connection that never speaks is closed, not kept for gRPC's two minutes.
     ("grpc.server_handshake_timeout_ms", 10_000),
     # Two daemons on one port would share it silently, each with its own session.
