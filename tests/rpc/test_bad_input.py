@@ -209,9 +209,10 @@ async def test_10000_cancelled_calls_leave_memory_where_it_was(host: Host, stock
     assert (statistics.open, statistics.opened > 1_000) == ({}, True)
 
 
-async def test_an_unknown_method_is_unimplemented(client: Stubs) -> None:
+async def test_an_unknown_method_is_unimplemented_and_counted(client: Stubs, host: Host) -> None:
     ended = await failure(cast(Any, client.channel).unary_unary("/zkside.v1.NodeService/Explode")(b""))
     assert ended.code is grpc.StatusCode.UNIMPLEMENTED
+    assert host.rpc.interceptors.arrivals.unknown == 1
 
 
 async def test_too_many_calls_are_refused(hosts: str, short_path: Path) -> None:

@@ -189,13 +189,15 @@ async def test_a_stream_without_its_request_is_ended_too(strict: Host) -> None:
         await until(lambda: len(strict.rpc.streams) == 0)
 
 
-async def test_calls_without_a_message_do_not_keep_the_daemon_from_stopping(hosts: str, short_path: Path) -> None:
+async def test_calls_without_a_message_do_not_keep_the_daemon_from_stopping(
+    hosts: str, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """O3."""
+    monkeypatch.setattr(arrivals, "MAX_QUICK", 20)
     quotas = QuotaSettings(message_timeout_s=600.0)
     async with Host(hosts, short_path, quotas=quotas) as host, host.stubs() as client:
         opened = [
-            asyncio.ensure_future(failure(cast(Any, client.channel).stream_unary(GET)(silent())))
-            for _ in range(arrivals.MAX_QUICK + 10)
+            asyncio.ensure_future(failure(cast(Any, client.channel).stream_unary(GET)(silent()))) for _ in range(30)
         ]
         await until(lambda: host.rpc.interceptors.calls == 10)
         began = time.perf_counter()

@@ -41,6 +41,8 @@ class Arrivals:
         """Calls that their clients gave up before the message, counted; the caller of `message` counts."""
         self.late = 0
         """Calls whose message did not come in time."""
+        self.unknown = 0
+        """Calls of methods that there are not; gRPC answers them."""
         self.empty = 0
         """Calls that ended, on the client's side, without a message."""
 
@@ -131,3 +133,6 @@ class Arrivals:
         for how, count in (("reset", self.reset), ("late", self.late), ("empty", self.empty)):
             ended.add_metric((how,), count)
         yield ended
+        yield CounterMetricFamily(
+            "zkside_calls_unknown_method", "Calls of methods that there are not.", value=self.unknown
+        )

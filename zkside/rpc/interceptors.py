@@ -131,8 +131,6 @@ class Interceptors(Collector):
         """Unary calls under way."""
         self.refused = 0
         """Calls beyond the limit, counted."""
-        self.unknown = 0
-        """Calls of methods that there are not, counted; gRPC answers them."""
         self.incidents = 0
         """Calls and streams that ended in an error of our own, counted."""
         self._idle: asyncio.Event | None = None
@@ -352,11 +350,8 @@ class Interceptors(Collector):
         return _families({})
 
     def collect(self) -> Iterator[Metric]:
-        """The families of grpc-prometheus, by its names; and calls that stand in none of them."""
-        yield from _families(self._counts)
-        yield CounterMetricFamily(
-            "zkside_calls_unknown_method", "Calls of methods that there are not.", value=self.unknown
-        )
+        """The families of grpc-prometheus, by its names."""
+        return _families(self._counts)
 
 
 def _parsed(parse: Callable[[bytes], Message], raw: bytes) -> Message:

@@ -129,7 +129,7 @@ class _Handlers(grpc.GenericRpcHandler):
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._by_name.get(details.method)
         if handler is None:
-            self._interceptors.unknown += 1
+            self._interceptors.arrivals.unknown += 1
             return None
         return self._interceptors.admit(handler)
 
