@@ -240,11 +240,28 @@ class Quotas:
     max_streams: int = _key(Number(1, 1_000_000), 20_000, "Open streams, of all clients together.", live=True)
     max_streams_per_client: int = _key(
         Number(1, 1_000_000),
-        5_000,
+        200,
         "Open streams of one TCP connection; those over a Unix socket cannot be told apart.",
         live=True,
     )
-    max_calls: int = _key(Number(1, 1_000_000), 10_000, "Unary calls under way at the same time.", live=True)
+    max_concurrent_streams: int = _key(
+        Number(2, 100_000),
+        250,
+        "Streams and calls of one connection at once (HTTP/2's MAX_CONCURRENT_STREAMS). With what is beyond, clients "
+        "wait and are told nothing. It bounds how long one connection can keep the others waiting.",
+    )
+    max_calls: int = _key(
+        Number(1, 1_000_000),
+        5_000,
+        "Unary calls opened and not ended, whether their message has come or not.",
+        live=True,
+    )
+    message_timeout_s: float = _key(
+        Duration(0.1, 3600),
+        10.0,
+        "How long a call that was opened may take to send its message; then it hears NO_MESSAGE.",
+        live=True,
+    )
     max_holds: int = _key(Number(1, 1_000_000), 10_000, "Holds, of all clients together.", live=True)
     max_pipeline: int = _key(
         Number(1, 100_000),

@@ -264,6 +264,13 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"lease: a margin of {margin_s:g} s and a proof every {lease.proof_interval_s:g} s leave nothing "
             f"of zookeeper.session_timeout ({config.zookeeper.session_timeout_s:g} s)"
         )
+    quotas = config.quotas
+    if quotas.max_streams_per_client >= quotas.max_concurrent_streams:
+        yield (
+            f"quotas.max_streams_per_client ({quotas.max_streams_per_client}): has to be less than "
+            f"quotas.max_concurrent_streams ({quotas.max_concurrent_streams}), or a client with so many streams cannot "
+            "call any more, and hears nothing"
+        )
     yield from _unsafe(config)
     if len(set(map(str, config.listen))) != len(config.listen):
         yield "listen: an address stands there twice"

@@ -141,7 +141,9 @@ def quota_settings(config: Config) -> QuotaSettings:
     return QuotaSettings(
         max_streams=config.quotas.max_streams,
         max_streams_per_client=config.quotas.max_streams_per_client,
+        max_concurrent_streams=config.quotas.max_concurrent_streams,
         max_calls=config.quotas.max_calls,
+        message_timeout_s=config.quotas.message_timeout_s,
         max_pipeline=config.quotas.max_pipeline,
     )
 

@@ -5,6 +5,7 @@
     │   ├── InvalidPath
     │   ├── InvalidArgument
     │   ├── TooLarge
+    │   ├── NoMessage
     │   └── NotSupported
     ├── Refused                 ZooKeeper said no; nothing was changed
     │   ├── NoNode, NodeExists, BadVersion, NotEmpty
@@ -70,6 +71,12 @@ class TooLarge(BadRequest):
     """The request is larger than ZooKeeper or the daemon takes; nothing was sent."""
 
     reason = "TOO_LARGE"
+
+
+class NoMessage(BadRequest):
+    """The call was opened, and its message did not come."""
+
+    reason = "NO_MESSAGE"
 
 
 class NotSupported(BadRequest):

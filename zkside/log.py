@@ -34,6 +34,8 @@ FIELDS = {
     "incident": "the id that the client was told",
     "kind": "the hold's recipe: `lock`, `election`, …",
     "left": "how many are left",
+    "line": "what a library wrote, cut after 1,000 bytes",
+    "lines": "lines, counted",
     "level": "a level: `debug`, `info`, `warning`, `error`",
     "margin_s": "what is taken off the lease, in seconds",
     "method": "the call, as `zkside.v1.NodeService/Set`",
@@ -198,6 +200,16 @@ def log_level_set(*, whose: str, level: str, back_s: float) -> None:
 @event("log.level_restored", INFO, "log level of {whose} is {level} again")
 def log_level_restored(*, whose: str, level: str) -> None:
     """The time of a level that was set for a while is over."""
+
+
+@event("stderr.line", INFO, "a library wrote to standard error: {line}")
+def stderr_line(*, line: str) -> None:
+    """Only if gRPC was asked for it with GRPC_VERBOSITY. What a peer sent may be in it, and is not to be believed."""
+
+
+@event("stderr.left_out", WARNING, "{lines} more lines of libraries to standard error are left out")
+def stderr_left_out(*, lines: int) -> None:
+    """They came faster than 100 a second."""
 
 
 # The session

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import string
 
-from zkside.ops.log_lines import MOST_LINES, REPEAT_AFTER_S, RING_BYTES, JsonLines, Repeated, Ring, TextLines
+import pytest
+
+from zkside.log_event import Event, Said
+from zkside.ops.log_lines import (
+    LONGEST_TEXT,
+    LONGEST_TRACE,
+    MOST_LINES,
+    MOST_VALUES,
+    REPEAT_AFTER_S,
+    RING_BYTES,
+    JsonLines,
+    Repeated,
+    Ring,
+    TextLines,
+)
 
 
 def record(message: str, *, at_s: float = 0.0, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
@@ -59,6 +74,40 @@ def test_what_came_from_elsewhere_makes_no_line_of_its_own_in_text() -> None:
     assert r"/a\x0a2025" in line
 
 
+FORGED = "\n2025-01-01T00:00:00.000Z ERROR session.lost: \x1b[2J\x9b2J\x85\u2028\u2029\u202e\u2066\ufeff\udcff\x7f"
+
+
+@pytest.mark.parametrize("lines", [TextLines(), JsonLines()], ids=["text", "json"])
+def test_whatever_comes_from_elsewhere_stays_inside_its_line(lines: logging.Formatter) -> None:
+    """O1: in a message, in a field, in the words of an error and in its trace. A terminal and whoever splits lines at
+    more than line feeds see nothing of it, and it can be written down though it is no character."""
+    error = ValueError(FORGED)
+    fields = {"reason": FORGED, "addresses": [FORGED]}
+    said = Said(Event("session.lost", logging.ERROR, "{reason}", "", {}, with_trace=True), fields)
+    text = lines.format(record(FORGED, exc_info=(ValueError, error, None), said=said))
+    first, *trace = text.splitlines()
+    assert all(line.startswith("    ") for line in trace)
+    assert "session.lost" in first
+    assert all(ord(letter) >= 0x20 for letter in text.replace("\n", ""))
+    assert not set(text) & set(FORGED[1:]) - set(string.printable)
+    text.encode()
+    if isinstance(lines, JsonLines):
+        assert trace == []
+        assert json.loads(first)["reason"] == json.loads(first)["addresses"][0] == FORGED
+
+
+@pytest.mark.parametrize("lines", [TextLines(), JsonLines()], ids=["text", "json"])
+def test_a_line_is_bounded_whatever_is_in_it(lines: logging.Formatter) -> None:
+    """O1: a path may have a megabyte, and an error has it in its words."""
+    long = "x" * 1_000_000
+    said = Said(
+        Event("session.lost", logging.ERROR, "", "", {}, with_trace=True), {"path": long, "keys": [long] * 1_000}
+    )
+    text = lines.format(record(long, exc_info=(ValueError, ValueError(long), None), said=said))
+    assert "1000000 characters" in text
+    assert len(text) < (MOST_VALUES + 3) * LONGEST_TEXT + LONGEST_TRACE
+
+
 def test_the_last_lines_stay_in_memory_within_their_bound() -> None:
     ring = Ring()
     for number in range(5_000):
@@ -67,6 +116,6 @@ def test_the_last_lines_stay_in_memory_within_their_bound() -> None:
     assert sum(map(len, ring.lines())) <= RING_BYTES
     assert lines[-1]["message"].startswith("line 4999 ")
     assert len(lines) + ring.dropped == 5_000
-    ring.emit(record("y" * 10 * RING_BYTES))
+    ring.emit(record("y", exc_info=(ValueError, ValueError("y" * 10 * RING_BYTES), None)))
     assert "yyy" in json.loads(ring.lines()[-1])["cut"]
     assert sum(map(len, ring.lines())) <= RING_BYTES

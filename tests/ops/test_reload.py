@@ -178,6 +178,13 @@ async def max_streams_per_client(stand: Stand) -> None:
             await anext(client.watch("/other"))
 
 
+async def message_timeout(stand: Stand) -> None:
+    stand.set(quotas__message_timeout="100ms")
+    assert stand.daemon.rpc.interceptors.arrivals.timeout_s == 0.1
+    async with stand.client() as client:
+        await client.get("/")
+
+
 async def max_holds(stand: Stand) -> None:
     async with stand.client() as client, client.hold_ephemeral("/first"):
         stand.set(quotas__max_holds=1)
@@ -203,6 +210,7 @@ PROBES: dict[str, Callable[[Stand], Awaitable[None]]] = {
     "hub.revalidate_interval": revalidate_interval,
     "quotas.max_streams": max_streams,
     "quotas.max_streams_per_client": max_streams_per_client,
+    "quotas.message_timeout": message_timeout,
     "quotas.max_holds": max_holds,
     "log.level": log_level,
 }

@@ -231,6 +231,21 @@ async def refused(stand: Stand) -> AsyncGenerator[None, None]:
         yield
 
 
+@_of("ZksideCallsReset")
+async def resets(stand: Stand) -> AsyncGenerator[None, None]:
+    """A process opens calls and takes them back as fast as it can."""
+    async with stand.place("ZksideCallsReset") as place:
+        yield
+        program = (sys.executable, "-m", "tests.rpc.flooding", place.daemon.address, "600", "2000")
+        flood = await asyncio.create_subprocess_exec(*program, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            flood.kill()
+            await flood.wait()
+        yield
+
+
 @_of("ZksideStateNotWritten")
 async def not_written(stand: Stand) -> AsyncGenerator[None, None]:
     """The files of the state directory can grow no more: as on a full disk, but for this process alone."""

@@ -135,9 +135,9 @@ async def test_loopback_tcp_serves_and_its_port_is_not_shared(hosts: str, short_
 
 async def test_a_burst_of_2000_streams_is_served(host: Host) -> None:
     """SERVER_OPTIONS: max_pending_requests. Without it gRPC cancels some of them."""
-    clients = [host.stubs() for _ in range(4)]
+    clients = [host.stubs() for _ in range(10)]
     request = session_pb2.WatchSessionRequest()
-    streams = [clients[number % 4].session.WatchSession(request) for number in range(2000)]
+    streams = [clients[number % 10].session.WatchSession(request) for number in range(2000)]
     first = await asyncio.wait_for(asyncio.gather(*(stream.read() for stream in streams)), 60)
     assert {answer.session.state for answer in first} == {1 + 1}
     assert len(host.rpc.streams) == 2000

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from zkside import errors
 from zkside.errors import InvalidArgument, NoNode, SessionSuspended, ZksideError
-from zkside.rpc import status
+from zkside.rpc import convert, status
 
 CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, ZksideError)]
 
@@ -28,14 +28,33 @@ def test_every_error_has_a_row_of_its_own(error_type: type[ZksideError]) -> None
     assert error_type in status.TABLE
 
 
+INSIDE = (errors.ConnectionLoss, errors.StartError, errors.BadConfiguration)
+"""Never told to a caller: a lost answer has an outcome, and the others would be a defect."""
+CLIENTS_OWN = (errors.WaitTimeout,)
+DOCUMENTED = {each.reason: row.code for each, row in status.TABLE.items() if row.when}
+
+
 @pytest.mark.parametrize("error_type", CLASSES, ids=lambda each: each.__name__)
 def test_every_error_travels_as_its_reason_and_code(error_type: type[ZksideError]) -> None:
     made = status.of(error_type("what happened", path="/a"))
     parsed, info = unpacked(made)
-    assert made.code is status.TABLE[error_type].code
     assert made.code is not grpc.StatusCode.OK
     assert parsed.code == made.code.value[0]
-    assert (info.reason, info.domain, dict(info.metadata)) == (error_type.reason, "zkside", {"path": "/a"})
+    if error_type not in INSIDE:
+        assert made.code is status.TABLE[error_type].code
+        assert (info.reason, info.domain, dict(info.metadata)) == (error_type.reason, "zkside", {"path": "/a"})
+
+
+@pytest.mark.parametrize("error_type", [*CLASSES, KeyError, OSError], ids=lambda each: each.__name__)
+def test_whatever_is_raised_a_caller_hears_a_reason_and_a_code_of_the_table(error_type: type[Exception]) -> None:
+    """Also what no handler should let pass. UNKNOWN is OUTCOME_UNKNOWN's alone."""
+    made = status.of(error_type("what happened"))
+    _, info = unpacked(made)
+    if error_type not in CLIENTS_OWN:
+        assert DOCUMENTED[info.reason] is made.code
+    assert (made.code is grpc.StatusCode.UNKNOWN) == (info.reason == "OUTCOME_UNKNOWN")
+    in_a_message = convert.failure(status.known(error_type("what happened")))
+    assert in_a_message.reason == info.reason
 
 
 def test_reasons_that_users_meet_are_documented_once() -> None:

@@ -30,6 +30,7 @@ BY_REASON: dict[str, type[ZksideError]] = {
     "NOT_SUPPORTED": errors.NotSupported,
     "NO_AUTH": errors.NoAuth,
     "NO_CHILDREN_FOR_EPHEMERALS": errors.NoChildrenForEphemerals,
+    "NO_MESSAGE": errors.NoMessage,
     "NO_NODE": errors.NoNode,
     "OUTCOME_UNKNOWN": errors.OutcomeUnknown,
     "POLICY_DENIED": errors.Denied,

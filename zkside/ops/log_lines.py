@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 from collections import deque
 from datetime import UTC, datetime
 
 from zkside.log import FOREIGN
 from zkside.log_event import Said
+from zkside.ops.foreign_output import ForeignOutput, is_wanted
 
 REPEAT_AFTER_S = 60.0
 MOST_LINES = 1000
@@ -21,23 +23,34 @@ RING_BYTES = 256 * 1024
 LONGEST_LINE = 8 * 1024
 """In characters; of a longer one the ring keeps the beginning."""
 
-# What would end a line, or move a terminal's cursor.
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+LONGEST_TEXT = 2_000
+"""In characters, of a message or of a field's value, which may be a path of a megabyte."""
+LONGEST_TRACE = 16_000
+MOST_VALUES = 50
+
+# What would end a line, move a terminal's cursor, or turn the direction of what stands behind it; and what is no
+# character at all, but may stand in the name of a node.
+_FORGING = (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_JSON_CONTROL = {code: f"\\u{code:04x}" for code in (*_FORGING, *range(0xD800, 0xE000))}
+_CONTROL = _JSON_CONTROL | {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_TRACE_CONTROL = {code: text for code, text in _CONTROL.items() if code not in (0x0A, 0x09)}
 
 
 class TextLines(logging.Formatter):
-    """`2025-01-31T12:00:00.000Z INFO session.lost: what happened field=value`, and a trace below if there is one.
+    """`2025-01-31T12:00:00.000Z INFO session.lost: what happened field=value`, and a trace below if there is one, each
+    line of it indented: the words of an error may have line feeds in them.
 
     A field that the message has in it is not repeated.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         said = _said(record)
-        line = f"{_instant(record)} {record.levelname} {_name(said)}: {record.getMessage()}"
+        line = f"{_instant(record)} {record.levelname} {_name(said)}: {_short(record.getMessage())}"
         for name, value in _fields(record, said).items():
             if said is None or f"{{{name}" not in said.event.text:
                 line += f" {name}={_value(value)}"
-        return line.translate(_CONTROL) + _trace(self, record)
+        trace = _trace(self, record).translate(_TRACE_CONTROL)
+        return line.translate(_CONTROL) + trace.replace("\n", "\n    ")
 
 
 class JsonLines(logging.Formatter):
@@ -50,13 +63,13 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": _name(said),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _short(record.getMessage()),
         }
         line |= _fields(record, said)
         trace = _trace(self, record)
         if trace:
             line["trace"] = trace.lstrip("\n")
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str, ensure_ascii=False).translate(_JSON_CONTROL)
 
 
 class Repeated(logging.Filter):
@@ -124,6 +137,8 @@ class Log:
 
     def start(self, *, as_json: bool) -> None:
         root = logging.getLogger()
+        if is_wanted(os.environ):
+            self._handler.setStream(ForeignOutput().start())
         self.set_format(as_json=as_json)
         root.handlers[:] = [self._handler, self.ring]
 
@@ -144,7 +159,17 @@ def _fields(record: logging.LogRecord, said: Said | None) -> dict[str, object]:
     fields: dict[str, object] = dict(said.fields) if said is not None else {"logger": record.name}
     if "repeated" in vars(record):
         fields["repeated"] = vars(record)["repeated"]
-    return fields
+    return {name: _short(value) for name, value in fields.items()}
+
+
+def _short(value: object) -> object:
+    """A value within its bounds."""
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        return f"{value[:LONGEST_TEXT]}… ({len(value)} characters)"
+    if isinstance(value, list):
+        shown = [_short(each) for each in value[:MOST_VALUES]]
+        return shown if len(value) <= MOST_VALUES else [*shown, f"… ({len(value)} in all)"]
+    return value
 
 
 def _value(value: object) -> str:
@@ -159,4 +184,7 @@ def _instant(record: logging.LogRecord) -> str:
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return "\n" + formatter.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else ""
+    if not record.exc_info or not record.exc_info[0]:
+        return ""
+    trace = formatter.formatException(record.exc_info)
+    return "\n" + (trace if len(trace) <= LONGEST_TRACE else f"{trace[:LONGEST_TRACE]}… ({len(trace)} characters)")

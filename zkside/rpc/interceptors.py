@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ from google.protobuf.message_factory import GetMessageClass
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from zkside.errors import InvalidArgument, Quota, SessionSuspended
+from zkside.errors import ConnectionLoss, InvalidArgument, Quota, SessionSuspended
 from zkside.model.hold import HoldUpdate
 from zkside.model.identity import Peer
 from zkside.rpc import status
+from zkside.rpc.again import only_reads, read_again
+from zkside.rpc.arrivals import Arrivals
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 READY_KEY = "zkside-wait-for-ready"
 STATUS_PATIENCE_S = 1.0
 """How long a handler waits for its status to be taken by a client that does not read."""
+NOT_SENT = 'Failed "execute_batch"'
+"""How gRPC's error begins when it could not carry out what was begun."""
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -90,6 +95,8 @@ class StreamCall(Call):
         return None
 
 
+Requests = Callable[[Any, Context], Awaitable[Any]]
+"""From what gRPC hands over to what a handler takes: the one request, or an iterator over all."""
 UnaryHandler = Callable[[Any, Call], Awaitable[Answer]]
 StreamHandler = Callable[[Any, StreamCall], AsyncGenerator[Answer, None]]
 """Takes the request, or for a method with a stream of requests an iterator over them."""
@@ -122,6 +129,7 @@ class Interceptors(Collector):
         self._streams = streams
         self.quotas = quotas
         """May be replaced while calls are under way."""
+        self.arrivals = Arrivals(quotas.message_timeout_s)
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
@@ -171,12 +179,28 @@ class Interceptors(Collector):
             assert not method.client_streaming, "no such method yet"
             return grpc.unary_unary_rpc_method_handler(self._unary(method, counts, parse, handler, recall, door))
         name = f"{method.containing_service.full_name}/{method.name}"
-        if method.client_streaming:
-            parsed = self._stream(name, counts, _parse_each(counts, parse), handler, door)
-            return grpc.stream_stream_rpc_method_handler(parsed)
-        return grpc.unary_stream_rpc_method_handler(
-            self._stream(name, counts, _parse_one(counts, parse), handler, door)
-        )
+        requests: Requests = _parse_each(counts, parse) if method.client_streaming else self._parse_one(counts, parse)
+        return grpc.stream_stream_rpc_method_handler(self._stream(name, counts, requests, handler, door))
+
+    def admit(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """The one that gRPC is to use of a handler of `wrap`, for a call that the present task serves."""
+        if handler.unary_unary is None or self.arrivals.quick():
+            return handler
+        return grpc.stream_unary_rpc_method_handler(handler.unary_unary)
+
+    def _parse_one(
+        self, counts: MethodCounts, parse: Callable[[bytes], Message]
+    ) -> Callable[[Any, Context], Awaitable[Message]]:
+        async def request(_: object, context: Context) -> Message:
+            try:
+                raw = await self.arrivals.message(context)
+            except asyncio.CancelledError:
+                self.arrivals.reset += 1
+                raise
+            counts.received += 1
+            return _parsed(parse, raw)
+
+        return request
 
     def _unary(
         self,
@@ -186,21 +210,28 @@ class Interceptors(Collector):
         handler: UnaryHandler,
         recall: Recall | None,
         door: Door | None,
-    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    ) -> Callable[[Any, Context], Awaitable[bytes]]:
         name = f"{method.containing_service.full_name}/{method.name}"
-        clock = time.perf_counter
+        clock, arrivals, is_read = time.perf_counter, self.arrivals, only_reads(method)
 
-        async def call(raw: bytes, context: Context) -> bytes:
+        async def call(given: Any, context: Context) -> bytes:
+            """`given` is the message, or for a call that came without it an iterator."""
             begun_s = clock()
             counts.started += 1
-            counts.received += 1
             self.calls += 1
             code = "OK"
+            raw: bytes | None = None
+            if type(given) is bytes:
+                raw = given
+                arrivals.arrived()
             try:
                 peer = None if door is None else door.peer(context)
                 if self.calls > (limit := self.quotas.max_calls):
                     self.refused += 1
                     raise Quota(f"{limit} calls are under way, the daemon's limit", limit="max_calls")
+                if raw is None:
+                    raw = await arrivals.message(context)
+                counts.received += 1
                 if recall is not None and (recalled := recall(raw)) is not None:
                     counts.sent += 1
                     return recalled
@@ -209,10 +240,16 @@ class Interceptors(Collector):
                     answer = await handler(request, Call(context, raw, peer))
                 except SessionSuspended as error:
                     answer = await self._once_ready(handler, request, Call(context, raw, peer), error)
+                except ConnectionLoss:
+                    if not is_read:
+                        raise
+                    again = Call(context, raw, peer)
+                    answer = await read_again(self._session, partial(handler, request, again), again.deadline_s())
                 counts.sent += 1
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
             except asyncio.CancelledError:
                 code = _cancelled(context)
+                arrivals.reset += raw is None
                 raise
             except grpc.aio.AbortError:
                 code = _name(context.code())
@@ -221,7 +258,7 @@ class Interceptors(Collector):
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
-                await context.abort(failure.code, failure.message, failure.trailers)
+                await _abort(context, failure)
                 raise  # never reached: abort raises
             finally:
                 self.calls -= 1
@@ -249,11 +286,11 @@ class Interceptors(Collector):
         self,
         name: str,
         counts: MethodCounts,
-        parse: Callable[[Any], Any],
+        requests: Requests,
         handler: StreamHandler,
         door: Door | None,
     ) -> Callable[[Any, Context], Awaitable[None]]:
-        async def serve(raw: Any, context: Context) -> None:
+        async def serve(raw_messages: Any, context: Context) -> None:
             begun_s = time.perf_counter()
             counts.started += 1
             code = "OK"
@@ -261,7 +298,8 @@ class Interceptors(Collector):
             try:
                 peer = None if door is None else door.peer(context)
                 stream = self._streams.open(name, context.peer())
-                await self._feed(StreamCall(context, stream, peer), counts, parse(raw), handler)
+                asked = await requests(raw_messages, context)
+                await self._feed(StreamCall(context, stream, peer), counts, asked, handler)
             except asyncio.CancelledError:
                 if stream is None or stream.ending is None:
                     code = _cancelled(context)
@@ -274,6 +312,9 @@ class Interceptors(Collector):
                 code = _name(context.code())
                 raise
             except Exception as error:
+                if isinstance(error, ConnectionLoss):
+                    # What a stream was about to write is undone by its end, so it was a read to its caller.
+                    error = SessionSuspended(f"the connection was lost: {error}")
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
@@ -297,6 +338,8 @@ class Interceptors(Collector):
                         writing[stream] = clock()
                         try:
                             await context.write(message)
+                        except grpc.aio.InternalError as error:
+                            raise _gone(error) from error
                         finally:
                             del writing[stream]
                         stream.sent += 1
@@ -322,21 +365,16 @@ def _parsed(parse: Callable[[bytes], Message], raw: bytes) -> Message:
         raise InvalidArgument(f"the {len(raw)} bytes of the message cannot be parsed: {error}") from None
 
 
-def _parse_one(counts: MethodCounts, parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
-    def request(raw: bytes) -> Message:
-        counts.received += 1
-        return _parsed(parse, raw)
-
-    return request
-
-
 def _parse_each(
     counts: MethodCounts, parse: Callable[[bytes], Message]
-) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Message]]:
-    async def requests(raw_messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[AsyncIterator[Message]]]:
+    async def each(raw_messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         async for raw in raw_messages:
             counts.received += 1
             yield _parsed(parse, raw)
+
+    async def requests(raw_messages: AsyncIterator[bytes], _: Context) -> AsyncIterator[Message]:
+        return each(raw_messages)
 
     return requests
 
@@ -352,6 +390,14 @@ async def _abort(context: Context, failure: Status) -> None:
             await context.abort(failure.code, failure.message, failure.trailers)
     except TimeoutError:
         raise asyncio.CancelledError from None
+    except grpc.aio.InternalError as error:
+        raise _gone(error) from error
+
+
+def _gone(error: grpc.aio.InternalError) -> BaseException:
+    """What an error of gRPC's means that came while something was sent: mostly that the client has gone, which is no
+    defect of ours. gRPC cancels the handler too, but that may come later."""
+    return asyncio.CancelledError("the client has gone") if str(error).startswith(NOT_SENT) else error
 
 
 def _cancelled(context: Context) -> str:

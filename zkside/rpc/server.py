@@ -72,8 +72,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     # A burst of streams (a host's processes start together) is served, not shed as overload.
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.server.max_pending_requests", 5_000),
+    ("grpc.server.max_pending_requests_hard_limit", 10_000),
     # A connection that never speaks is closed, not kept for gRPC's two minutes.
     ("grpc.server_handshake_timeout_ms", 10_000),
     # Two daemons on one port would share it silently, each with its own session.
@@ -82,9 +82,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # What leaves is bounded where it is made (pages, chunks); a GetMany of many large nodes may be larger.
     ("grpc.max_send_message_length", -1),
-    # max_concurrent_streams stays unset: beyond it calls would queue in the client, a Release behind the very
-    # streams that it is to end. QuotaSettings answers instead.
 )
+"""Beside max_concurrent_streams, which is configured."""
 
 RETIRED_S = 1e9
 """The grace of a server that has a successor: until its last stream has ended."""
@@ -131,7 +130,11 @@ class _Handlers(grpc.GenericRpcHandler):
                 self._by_name[f"/{service}/{name.rpartition('/')[2]}"] = handler
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._by_name.get(details.method)
+        handler = self._by_name.get(details.method)
+        if handler is None:
+            self._interceptors.arrivals.unknown += 1
+            return None
+        return self._interceptors.admit(handler)
 
 
 def _streaming(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
@@ -271,8 +274,14 @@ class RpcServer:
         self._unlisten = self._session.listen(status=self.health.session_changed)
         self.health.session_changed(self._session.status)
 
+    def _bare_server(self) -> grpc.aio.Server:
+        # One connection that opens and resets streams as fast as it can keeps all others waiting for as long as its
+        # open ones take, and what gRPC has in hand for them is not given back: this is the only bound on it (adr/0018).
+        concurrent = ("grpc.max_concurrent_streams", self._settings.quotas.max_concurrent_streams)
+        return grpc.aio.server(options=(*SERVER_OPTIONS, concurrent))
+
     def _server(self, door: Door | None) -> grpc.aio.Server:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = self._bare_server()
         server.add_generic_rpc_handlers((self._all_handlers(door),))
         self._servers.append(server)
         return server
@@ -284,7 +293,7 @@ class RpcServer:
             self._servers.remove(server)
 
     def _health_server(self, listener: TcpListener) -> grpc.aio.Server:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = self._bare_server()
         handlers = _Handlers(self.interceptors)
         handlers.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self.health)
         server.add_generic_rpc_handlers((handlers,))
@@ -317,6 +326,7 @@ class RpcServer:
         self._unlisten()
         self.streams.draining = self.streams.stopping = True
         self.health.stop()
+        self.interceptors.arrivals.end_all(Draining("the daemon stops"))
         await self._holds.close(keep=keep_holds, within_s=grace_s / 2)
         stopping = Draining("the daemon stops")
         if keep_holds:
@@ -343,15 +353,18 @@ class RpcServer:
     def configure(self, quotas: QuotaSettings) -> None:
         """These limits hold from now on; what is open beyond them stays so."""
         self.streams.quotas = self.interceptors.quotas = quotas
+        self.interceptors.arrivals.timeout_s = quotas.message_timeout_s
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """Collect the families `grpc_server_*`, `zkside_sequence_*`, `zkside_stream*`, `zkside_listener_*`,
-        `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and `zkside_audit_*` where there is such a thing."""
-        guard = self.interceptors.guard
+        """Collect the families `grpc_server_*`, `zkside_sequence_*`, `zkside_stream*`, `zkside_calls_*`,
+        `zkside_listener_*`, `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and `zkside_audit_*` where there is
+        such a thing."""
+        interceptors, guard = self.interceptors, self.interceptors.guard
         guarded = () if guard is None else guard.collect()
         numbers = _of_numbers(self._writes.numbers)
-        return chain(numbers, self.streams.collect(), self.interceptors.collect(), self._entrances.collect(), guarded)
+        rpc = chain(self.streams.collect(), interceptors.collect(), interceptors.arrivals.collect())
+        return chain(numbers, rpc, self._entrances.collect(), guarded)
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""

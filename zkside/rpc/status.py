@@ -48,8 +48,13 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.TooLarge: Row(
         _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries; refused before it was sent"
     ),
+    errors.NoMessage: Row(
+        _C.INVALID_ARGUMENT,
+        "the call was opened, and its message did not come: the client ended it without one, or took longer than "
+        "`quotas.message_timeout`",
+    ),
     errors.NotSupported: Row(_C.UNIMPLEMENTED, "the ZooKeeper server lacks it (TTL nodes are off, for one)"),
-    errors.Refused: Row(_C.FAILED_PRECONDITION, ""),
+    errors.Refused: Row(_C.FAILED_PRECONDITION, "ZooKeeper refuses it for a reason that has no name here"),
     errors.NoNode: Row(_C.NOT_FOUND, "the node, or the parent of the one to be created, does not exist"),
     errors.NodeExists: Row(_C.ALREADY_EXISTS, "the node exists already"),
     errors.BadVersion: Row(
@@ -75,7 +80,9 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.NotAttempted: Row(
         _C.ABORTED, "inside a refused transaction: not tried, because an earlier operation was refused"
     ),
-    errors.Unavailable: Row(_C.UNAVAILABLE, ""),
+    errors.Unavailable: Row(
+        _C.UNAVAILABLE, "it cannot be done now, and nothing was changed: the journal cannot be written, for one"
+    ),
     errors.SessionSuspended: Row(
         _C.UNAVAILABLE, "no connection to ZooKeeper at the moment; nothing was sent; RetryInfo says when to try again"
     ),
@@ -106,6 +113,9 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.BadConfiguration: Row(_C.INTERNAL, ""),
 }
 
+_DAEMONS_OWN = (errors.StartError,)
+"""Those that no caller is meant to hear: one that is on its way to a caller is a defect."""
+
 
 class Status(NamedTuple):
     """What goes to the client."""
@@ -124,7 +134,9 @@ def code_of(error: BaseException) -> grpc.StatusCode:
     """What its caller hears; logs nothing."""
     if isinstance(error, TimeoutError):
         error = errors.DeadlineExceeded()
-    return row(type(error)).code if isinstance(error, ZksideError) else grpc.StatusCode.INTERNAL
+    if isinstance(error, _DAEMONS_OWN) or not isinstance(error, ZksideError):
+        return grpc.StatusCode.INTERNAL
+    return row(type(error)).code
 
 
 def of(error: BaseException, *, method: str = "") -> Status:
@@ -145,10 +157,14 @@ def of(error: BaseException, *, method: str = "") -> Status:
 
 
 def known(error: BaseException, *, method: str = "") -> ZksideError:
-    """The exception as one of zkside's. What it does not raise on purpose becomes one with an incident id."""
+    """The exception as one of zkside's that stands in the table for users. What it does not raise on purpose becomes
+    one with an incident id."""
     if isinstance(error, TimeoutError):
         return errors.DeadlineExceeded()
-    if isinstance(error, ZksideError):
+    if isinstance(error, errors.ConnectionLoss):
+        # Of a read it never comes here (Interceptors). Of anything else it is not known whether it was a write's.
+        return errors.OutcomeUnknown(f"sent, and its answer lost with the connection: {error}", **error.metadata)
+    if isinstance(error, ZksideError) and not isinstance(error, _DAEMONS_OWN):
         return error
     incident = uuid.uuid4().hex[:12]
     log.rpc_incident(incident=incident, method=method or "a call", error=error)

@@ -30,9 +30,14 @@ class QuotaSettings:
     """
 
     max_streams: int = 20_000
-    max_streams_per_client: int = 5_000
-    max_calls: int = 10_000
-    """Unary calls under way at once."""
+    max_streams_per_client: int = 200
+    max_concurrent_streams: int = 250
+    """Streams and calls of one connection at once, as HTTP/2 has it: gRPC's clients wait, without a word, with what is
+    beyond. So it has to leave room for calls above `max_streams_per_client`."""
+    max_calls: int = 5_000
+    """Unary calls opened and not ended, with a message or without."""
+    message_timeout_s: float = 10.0
+    """How long a call that was opened may take to send its message."""
     max_pipeline: int = 1_000
     """Writes of one Pipeline stream under way at once; more wait in the client."""
 
