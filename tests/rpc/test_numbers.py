@@ -61,7 +61,7 @@ def stock_client(counted_out: ZooKeeperServer) -> Iterator[KazooClient]:
     client.close()
 
 
-@pytest.mark.parametrize(("number", "more"), enumerate(LAYOUTS))
+@pytest.mark.parametrize(("number", "more"), list(enumerate(LAYOUTS)))
 async def test_a_lock_with_the_last_number_is_refused_and_its_node_goes(
     client: Stubs, host: Host, stock_client: KazooClient, number: int, more: dict[str, Any]
 ) -> None:

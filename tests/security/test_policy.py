@@ -336,6 +336,30 @@ async def test_quotas_are_an_identitys_own(hosts: str, stock_client: KazooClient
             open_call.cancel()
 
 
+async def test_what_a_stream_carries_counts_before_it_is_opened(
+    proxy: Proxy, proxy_hosts: str, stock_client: KazooClient, short_path: Path
+) -> None:
+    """O1: also as long as there is no connection, and nobody has a hold yet."""
+    await asyncio.to_thread(stock_client.create, "/app", b"")
+    async with Guarded(proxy_hosts, short_path, QUOTAS, "ann") as daemon, daemon.stubs_of("ann") as ann:
+        proxy.refuse()
+        proxy.cut()
+        while daemon.session.status.state.is_connected:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        carry: Any = carry_pb2_grpc.CarryServiceStub(ann.channel)
+        carrying = carry.Carry()
+        steps = [
+            carry_pb2.CarryStep(tag=tag, wait_for_ready=True, acquire=lock_pb2.AcquireRequest(path=f"/app/{tag}"))
+            for tag in range(5)
+        ]
+        await carrying.write(carry_pb2.CarryRequest(steps=steps))
+        refused: list[carry_pb2.CarriedUpdate] = []
+        while len(refused) < 3:
+            refused += [told for told in (await carrying.read()).updates if told.HasField("failure")]
+        assert [(told.tag, told.failure.metadata["limit"]) for told in refused] == [(tag, "holds") for tag in (2, 3, 4)]
+        carrying.cancel()
+
+
 async def test_calls_under_way_are_counted(hosts: str, stock_client: KazooClient, short_path: Path) -> None:
     """A burst beyond the quota is refused in part, and the next call is served."""
     await asyncio.to_thread(stock_client.create, "/app", b"")

@@ -83,7 +83,7 @@ class Contender:
         return self.rank < other.rank
 
 
-_RANK = attrgetter("rank")
+_RANK, _NUMBER = attrgetter("rank"), attrgetter("number")
 _ABSENT = Stat(*[0] * 11)
 
 
@@ -129,17 +129,15 @@ class Queue:
         self._moment = 0
         """Counts the moments that it was of."""
         self._queue: list[Contender] = []
-        self._numbers: list[int] = []
         self._place: dict[str, int] = {}
-        self._layout: list[tuple[int, Kind]] = []
+        self._kinds: list[tuple[int, Kind]] | None = None
         """Kinds that others have to fit, each with the number of its first contender."""
         self._creates = (0, 0)
         self._children = 0
         """All that the parent had at the moment, contenders or not."""
-        self._then = _Row([])
-        """Who was there at the moment."""
-        self._now = _Row([])
-        """Who is not known to be gone."""
+        self._rows: tuple[_Row, _Row] | None = None
+        """Who was there at the moment, and who is not known to be gone. Made when first needed: who is alone in a queue
+        does without."""
         self._gone: list[Contender] = []
         """As it became known, those alone that were there at the moment."""
         self._gaps: list[int] = []
@@ -152,19 +150,17 @@ class Queue:
 
     def __iter__(self) -> Iterator[Contender]:
         """Those that are not known to be gone, in order."""
-        return (each for place, each in enumerate(self._queue) if self._now.any.has(place))
+        now = self._now
+        return (each for place, each in enumerate(self._queue) if now.any.has(place))
 
     def listed(self, names: Sequence[str], parent: Stat) -> None:
         """The parent's children at a moment, later than the one before, with its Stat of the same moment."""
         before, place = self._queue, self._place
         found = [before[place[name]] if name in place else contender(name) for name in names]
-        queue = self._queue = sorted((each for each in found if each is not None), key=_RANK)
-        self._numbers = [each.number for each in queue]
+        queue = self._queue = sorted([each for each in found if each is not None], key=_RANK)
         self._place = {each.name: place for place, each in enumerate(queue)}
-        self._layout = _layout(queue)
         self._creates, self._children = _creates(parent), len(names)
-        are_exclusive = [not each.rank[1] for each in queue]
-        self._then, self._now = _Row(are_exclusive), _Row(are_exclusive)
+        self._kinds = self._rows = None
         self._gone, self._gaps = [], []
         self._head = self._first_exclusive = 0
         self.is_whole = True
@@ -197,8 +193,9 @@ class Queue:
         before = {each.name: each for each in (*self._gone[: question.gone], *gone)}
         for each in gone:
             self.remove(each)
+        then = self._then
         for name in before:
-            self._then.take_out(self._place[name])
+            then.take_out(self._place[name])
         self._gone = [each for each in later if each.name not in before]
         self._children -= len(before)
         self.is_whole = self._children == parent.num_children
@@ -208,7 +205,7 @@ class Queue:
     def has(self, one: Contender) -> bool:
         """Whether it was there, and is not known to be gone."""
         place = self._place.get(one.name)
-        return place is not None and self._now.any.has(place)
+        return place is not None and (not self._gaps or self._now.any.has(place))
 
     def remove(self, gone: Contender) -> None:
         """One that is surely gone; it may have been removed before."""
@@ -224,12 +221,16 @@ class Queue:
         Whoever was ahead but was mixed there himself is about to be refused and does not count: the layout is that of
         those who came first, and a stranger who tries again and again harms nobody.
         """
-        ahead = (kind for number, kind in self._layout if number < one.number)
+        if not self._place[one.name]:
+            return None
+        if self._kinds is None:
+            self._kinds = _layout(self._queue)
+        ahead = (kind for number, kind in self._kinds if number < one.number)
         return next((kind for kind in ahead if kind not in _QUEUE_TOGETHER[one.kind]), None)
 
     def has_turn(self, waiter: Contender) -> bool:
         """Whether it had nobody to wait for at the moment of which this is."""
-        return next(self._ahead(waiter, self._then), None) is None
+        return self._is_alone_ahead(waiter) or next(self._ahead(waiter, self._then), None) is None
 
     def nearest_blocker(self, waiter: Contender) -> Contender | None:
         """The last of those that the waiter has to wait for; None: all that were ahead are gone.
@@ -238,7 +239,7 @@ class Queue:
         number, as nobody knows who of the two came first. Waiting for the last of them only is what wakes one waiter
         for a release, or one group of readers (GUARANTEES H7).
         """
-        return next(self.blockers(waiter), None)
+        return None if self._is_alone_ahead(waiter) else next(self.blockers(waiter), None)
 
     def blockers(self, waiter: Contender) -> Iterator[Contender]:
         """All that it has to wait for, the last one first."""
@@ -248,10 +249,29 @@ class Queue:
         """How many are ahead of the waiter, not counting those who hold: 0 is the next."""
         return max(0, self._count_before(self._place[waiter.name]) - self._holding())
 
+    @property
+    def _then(self) -> _Row:
+        return self._made_rows()[0]
+
+    @property
+    def _now(self) -> _Row:
+        return self._made_rows()[1]
+
+    def _made_rows(self) -> tuple[_Row, _Row]:
+        if self._rows is None:
+            are_exclusive = [not each.rank[1] for each in self._queue]
+            self._rows = _Row(are_exclusive), _Row(are_exclusive)
+        return self._rows
+
+    def _is_alone_ahead(self, waiter: Contender) -> bool:
+        """It is the first that was listed, and no other has its number."""
+        queue = self._queue
+        return queue[0].name == waiter.name and (len(queue) == 1 or queue[1].number != waiter.number)
+
     def _ahead(self, waiter: Contender, row: _Row) -> Iterator[Contender]:
         own = self._place[waiter.name]
         those = row.exclusive if waiter.kind.is_shared else row.any
-        place = bisect_right(self._numbers, waiter.number)
+        place = bisect_right(self._queue, waiter.number, key=_NUMBER)
         while (place := those.nearest(place - 1)) >= 0:
             if place != own:
                 yield self._queue[place]
@@ -269,7 +289,7 @@ class Queue:
             return 0
         first = queue[self._head]
         if not first.kind.is_shared:
-            return self._count_before(bisect_right(self._numbers, first.number))
+            return self._count_before(bisect_right(queue, first.number, key=_NUMBER))
         while self._first_exclusive < len(queue) and not now.exclusive.has(self._first_exclusive):
             self._first_exclusive += 1
         return self._count_before(self._first_exclusive)
