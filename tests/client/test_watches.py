@@ -69,6 +69,17 @@ async def test_the_changes_of_a_transaction_come_together(client: Client, root: 
     assert {change.zxid for change in cut.changes} == {done.zxid}
 
 
+async def test_a_process_watches_more_nodes_than_a_connection_has_streams(client: Client, root: str) -> None:
+    """The daemon allows 400 streams and calls of one connection; gRPC would wait with the others without a word."""
+    watches = [client.watch(f"{root}/{number}") for number in range(450)]
+    for watch in watches:
+        assert isinstance(await next_event(watch), Snapshot)
+    await client.create(f"{root}/449", b"1")
+    assert isinstance(await next_event(watches[449]), Changes)
+    for watch in watches:
+        watch.close()
+
+
 async def test_a_hundred_subscribers_of_a_process_share_one_stream(client: Client, root: str) -> None:
     await client.create(f"{root}/a", b"0")
     watches = [client.watch(f"{root}/a") for _ in range(100)]

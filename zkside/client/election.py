@@ -136,8 +136,8 @@ class LeaderFlow:
                     await put(change)
 
     def _open(self, wait: bool) -> grpc.aio.UnaryStreamCall[election_pb2.ObserveRequest, election_pb2.ObserveResponse]:
-        stub = ElectionServiceStub(self._link.channel)
-        return stub.Observe(election_pb2.ObserveRequest(path=self._path), wait_for_ready=wait)
+        request = election_pb2.ObserveRequest(path=self._path)
+        return self._link.stream(lambda channel: ElectionServiceStub(channel).Observe(request, wait_for_ready=wait))
 
 
 def _change_of(message: election_pb2.ObserveResponse) -> LeaderChange:

@@ -70,7 +70,7 @@ class EventsFlow:
             ],
             mode=watch_pb2.WATCH_MODE_EVENTS,
         )
-        return WatchServiceStub(self._link.channel).Watch(request, wait_for_ready=wait)
+        return self._link.stream(lambda channel: WatchServiceStub(channel).Watch(request, wait_for_ready=wait))
 
     async def _receive(
         self, message: watch_pb2.WatchResponse, asked: list[EventTarget], put: Put[WatchedEvent | Gap]
@@ -112,5 +112,5 @@ class SessionFlow:
     def _open(
         self, wait: bool
     ) -> grpc.aio.UnaryStreamCall[session_pb2.WatchSessionRequest, session_pb2.WatchSessionResponse]:
-        stub = SessionServiceStub(self._link.channel)
-        return stub.WatchSession(session_pb2.WatchSessionRequest(), wait_for_ready=wait)
+        request = session_pb2.WatchSessionRequest()
+        return self._link.stream(lambda channel: SessionServiceStub(channel).WatchSession(request, wait_for_ready=wait))

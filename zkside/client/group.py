@@ -152,7 +152,8 @@ class GroupFlow:
                     await put(view)
 
     def _open(self, wait: bool) -> grpc.aio.UnaryStreamCall[group_pb2.WatchGroupRequest, group_pb2.WatchGroupResponse]:
-        return GroupServiceStub(self._link.channel).WatchGroup(self._request, wait_for_ready=wait)
+        request = self._request
+        return self._link.stream(lambda channel: GroupServiceStub(channel).WatchGroup(request, wait_for_ready=wait))
 
     def _view(self, message: group_pb2.WatchGroupResponse) -> GroupView | None:
         """The view after this message; None if it says nothing new, or more of it is to come."""

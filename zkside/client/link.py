@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +21,13 @@ from zkside.pb.session_pb2_grpc import SessionServiceStub
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Stream = TypeVar("Stream", bound=grpc.aio.Call)
 
 ADDRESS_VARIABLE = "ZKSIDE_ADDRESS"
 DEFAULT_TIMEOUT_S = 10.0
+STREAMS_OF_A_CHANNEL = 100
+"""Streams that one connection carries; for more another is opened. A daemon lets a connection have so many streams and
+calls at once (`quotas.max_concurrent_streams`), and gRPC would wait with the others and say nothing."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", -1),
@@ -76,7 +81,7 @@ def checked_address(address: str) -> str:
 
 
 class Link:
-    """A lazily opened channel. Belongs to the event loop that first uses it."""
+    """A lazily opened channel, and more of them for many streams. Belongs to the event loop that first uses it."""
 
     def __init__(
         self,
@@ -91,6 +96,8 @@ class Link:
         self.credentials = credentials_for(self.address, tls, token_file)
         self.timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
+        self._streams: dict[grpc.aio.Channel, int] = {}
+        """Open streams of each channel, the one of the calls among them."""
         self._closed = False
         self.is_inherited = False
         """Whether this is the parent's, in a child that was forked: nothing of it is ours."""
@@ -123,8 +130,30 @@ class Link:
             raise ZksideError("this client is closed; make a new one")
         if self._channel is None:
             forked.check_process()
-            self._channel = open_channel(self.address, self.credentials, list(CHANNEL_OPTIONS))
+            self._channel = self._open_channel()
         return self._channel
+
+    def stream(self, open_stream: Callable[[grpc.aio.Channel], Stream]) -> Stream:
+        """Open a stream that may go on for long, on a channel that has room for it."""
+        channel = self.channel
+        if self._streams[channel] >= STREAMS_OF_A_CHANNEL:
+            channel = min(self._streams, key=self._streams.__getitem__)
+            if self._streams[channel] >= STREAMS_OF_A_CHANNEL:
+                channel = self._open_channel()
+        call = open_stream(channel)
+        self._streams[channel] += 1
+
+        def ended(_: object) -> None:
+            if channel in self._streams:
+                self._streams[channel] -= 1
+
+        call.add_done_callback(ended)
+        return call
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        channel = open_channel(self.address, self.credentials, list(CHANNEL_OPTIONS))
+        self._streams[channel] = 0
+        return channel
 
     async def wait_connected(self) -> None:
         """Until there is a connection to the daemon. Raises ZksideError if the client is closed meanwhile."""
@@ -174,7 +203,8 @@ class Link:
         await self.pulse.close()
         self._closed = True
         await self._carrier.close()
-        channel, self._channel = self._channel, None
-        if channel is not None:
+        channels, self._streams, self._channel = list(self._streams), {}, None
+        for channel in channels:
             await channel.close()
+        if channels:
             forked.closed()

@@ -115,7 +115,7 @@ class SharedStream:
             bookmark_interval=duration(self._bookmark_interval_s),
         )
         impatient = not self._ever_linked and len(self._patient) < len(self.fan)
-        call = WatchServiceStub(self._link.channel).Watch(request, wait_for_ready=not impatient)
+        call = self._link.stream(lambda channel: WatchServiceStub(channel).Watch(request, wait_for_ready=not impatient))
         try:
             # The daemon sends its metadata as soon as the stream is served, a resumed one in silence.
             await call.initial_metadata()
