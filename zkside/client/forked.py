@@ -205,16 +205,13 @@ def _is_peer(connection: socket.socket, address: str) -> bool:
 
 
 def _is_same_socket(bound: str | bytes, path: str) -> bool:
-    """`bound`: as the daemon named it, perhaps in another file system (a volume that two containers share)."""
-    name = os.fsdecode(bound)
-    if not name:
-        return False
-    if name == path:
-        return True
-    try:
-        return os.path.samefile(name, path)
-    except OSError:
-        return os.path.basename(name) == os.path.basename(path)
+    """Whether the daemon bound that socket for this path, perhaps in another file system (a volume of two containers).
+
+    The daemon binds it beside its place, under a name whose last character is another, and moves it there
+    (rpc/socket_file.py); the kernel tells the name of before.
+    """
+    name = os.path.basename(os.fsdecode(bound))
+    return bool(name) and name[:-1] == os.path.basename(path)[:-1]
 
 
 def _plain(host: str) -> str:
