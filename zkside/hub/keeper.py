@@ -47,7 +47,7 @@ class Keeper:
         self._table = table
         self._roots = roots
         self._reader = reader
-        self._loader = Loader(session, table, roots, reader, settings.max_cached_nodes)
+        self._loader = Loader(session, table, roots, reader, settings)
         self._disk = DiskSnapshot(settings.state_dir) if settings.state_dir else None
         self._on_reconnected = on_reconnected
         self._on_drop = on_drop
@@ -209,7 +209,7 @@ class Keeper:
     def configure(self, settings: HubSettings) -> None:
         """These hold from now on, but for state_dir."""
         self._settings = settings
-        self._loader.max_nodes = settings.max_cached_nodes
+        self._loader.settings = settings
         self._configured.set()
 
     async def _sweep(self) -> None:

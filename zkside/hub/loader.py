@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from zkside.errors import NoAuth, Quota, ZksideError
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Root, Roots
+from zkside.hub.settings import HubSettings
 from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
 from zkside.model import record as records
@@ -21,12 +22,12 @@ PURGE_SLICE = 2000
 class Loader:
     """Fills the node table and keeps it true over outages."""
 
-    def __init__(self, session: Session, table: NodeTable, roots: Roots, reader: Reader, max_nodes: int) -> None:
+    def __init__(self, session: Session, table: NodeTable, roots: Roots, reader: Reader, settings: HubSettings) -> None:
         self._session = session
         self._table = table
         self._roots = roots
         self._reader = reader
-        self.max_nodes = max_nodes
+        self.settings = settings
 
     async def load(self, root: Root) -> int:
         """Read a root whose watch is set; returns the zxid that has been reached.
@@ -48,8 +49,15 @@ class Loader:
                 return
             if isinstance(result, bytes):
                 self._table.put(path, result)
-                if len(self._table.records) > self.max_nodes:
-                    raise Quota(f"the cache holds at most {self.max_nodes} nodes; {root.path} does not fit")
+                if len(self._table.records) > self.settings.max_cached_nodes:
+                    most = self.settings.max_cached_nodes
+                    raise Quota(f"the cache holds at most {most} nodes; {root.path} does not fit")
+                if self._table.bytes > self.settings.max_cached_bytes:
+                    most = self.settings.max_cached_bytes
+                    raise Quota(
+                        f"the caches hold at most {most} bytes (hub.max_cached_size); {root.path} does not fit",
+                        limit="max_cached_size",
+                    )
             elif path == root.path:
                 self._table.put(path, None)
                 if isinstance(result, NoAuth):

@@ -26,9 +26,11 @@ from zkside.errors import InvalidArgument, Quota, SessionSuspended
 from zkside.model.hold import HoldUpdate
 from zkside.model.identity import Peer
 from zkside.rpc import status
+from zkside.rpc.flow import SMALL_BYTES, Flow
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
+from zkside.zk.in_flight import Share
 from zkside.zk.session import Session
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Interceptors(Collector):
         self._streams = streams
         self.quotas = quotas
         """May be replaced while calls are under way."""
+        self.flow = Flow(quotas)
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
@@ -192,6 +195,7 @@ class Interceptors(Collector):
             counts.received += 1
             self.calls += 1
             code = "OK"
+            share: Share | None = None
             try:
                 peer = None if door is None else door.peer(context)
                 if self.calls > (limit := self.quotas.max_calls):
@@ -200,6 +204,8 @@ class Interceptors(Collector):
                 if recall is not None and (recalled := recall(raw)) is not None:
                     counts.sent += 1
                     return recalled
+                if len(raw) >= SMALL_BYTES:
+                    share = await self.flow.request(name, context, peer, len(raw))
                 request = _parsed(parse, raw)
                 try:
                     answer = await handler(request, Call(context, raw, peer))
@@ -221,6 +227,8 @@ class Interceptors(Collector):
                 raise  # never reached: abort raises
             finally:
                 self.calls -= 1
+                if share is not None:
+                    share.close()
                 counts.finish(code, clock() - begun_s)
                 if self._idle is not None and not self.calls:
                     self._idle.set()
@@ -290,11 +298,14 @@ class Interceptors(Collector):
                 async with aclosing(handler(request, call)) as answers:
                     async for answer in answers:
                         message = answer if isinstance(answer, bytes) else answer.SerializeToString()
+                        share = None if len(message) < SMALL_BYTES else await self.flow.message(call, len(message))
                         writing[stream] = clock()
                         try:
                             await context.write(message)
                         finally:
                             del writing[stream]
+                            if share is not None:
+                                share.close()
                         stream.sent += 1
                         counts.sent += 1
                 return

@@ -187,7 +187,13 @@ class RpcServer:
         )
         self.health = HealthServicer(service.full_name for service in self._services)
         nodes = self._nodes = NodeServicer(
-            session, hub, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
+            session,
+            hub,
+            self._writes,
+            holds,
+            settings.default_acl,
+            self.interceptors.flow,
+            max_pipeline=settings.quotas.max_pipeline,
         )
         locks = LockServicer(hub, holds, queueing, settings.default_acl)
         elections = ElectionServicer(hub, holds, queueing, self._writes, settings.default_acl)
@@ -327,6 +333,7 @@ class RpcServer:
     def configure(self, quotas: QuotaSettings) -> None:
         """These limits hold from now on; what is open beyond them stays so."""
         self.streams.quotas = self.interceptors.quotas = quotas
+        self.interceptors.flow.configure(quotas)
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:

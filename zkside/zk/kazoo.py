@@ -123,17 +123,17 @@ class KazooConnection:
         if self._task is None and self._over is None:
             self._task = asyncio.get_running_loop().create_task(self._supervise(), name="zookeeper connection")
 
-    def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
+    def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
         socket = self._socket
         if socket is None or self._closing:
             return self._refuse()
         if isinstance(operation, ReadMany):
-            return read_many(socket, operation)
+            return read_many(socket, operation, yields=yields)
         if isinstance(operation, AddWatch):
             return self._watches.add(socket, operation)
         if isinstance(operation, RemoveWatch):
             return self._watches.remove(socket, operation)
-        return socket.requests.call(operation)
+        return socket.requests.call(operation, yields=yields)
 
     async def close(self, *, within_s: float) -> None:
         if self._over is not None:

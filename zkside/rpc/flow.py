@@ -1,0 +1,130 @@
+"""Bounds what is on its way from and to clients: large requests until they are answered, large answers until gRPC has
+passed them on, in bytes. Small ones are not counted; there the quotas on calls and streams hold.
+
+A client that takes nothing keeps what was made for it in memory, in gRPC's core, where nothing but the end of its call
+gets it out again. So there is room for so much and no more: who finds none waits for it, and ahead of whom already as
+much waits is refused. An answer of which nothing goes on for TAKEN_WITHIN_S is given up with its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from zkside.errors import Quota, TooLarge
+from zkside.model.identity import Peer
+from zkside.rpc.streams import QuotaSettings, Stream
+from zkside.zk.in_flight import InFlight, InFlightStatistics, Share
+
+if TYPE_CHECKING:
+    from zkside.rpc.interceptors import StreamCall
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+SMALL_BYTES = 16 * 1024
+TAKEN_WITHIN_S = 30.0
+
+
+class Flow:
+    """Of one server."""
+
+    def __init__(self, quotas: QuotaSettings) -> None:
+        self.requests = InFlight("max_requests_size", quotas.max_requests_bytes, waits_in_memory=True)
+        self.answers = InFlight("max_answers_size", quotas.max_answers_bytes, waits_in_memory=True)
+        self._max_answer_bytes = quotas.max_answer_bytes
+        self.untaken = 0
+        """Answers given up because their clients took nothing of them, counted."""
+
+    def configure(self, quotas: QuotaSettings) -> None:
+        """These hold from now on."""
+        self.requests.configure(quotas.max_requests_bytes)
+        self.answers.configure(quotas.max_answers_bytes)
+        self._max_answer_bytes = quotas.max_answer_bytes
+
+    async def request(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> Share:
+        """Room for a large request. Raises: Quota."""
+        return await self.requests.room(owner(name, context, peer), size_bytes)
+
+    async def answer(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> None:
+        """Room for the answer to a unary call, before it is made; the present task is the call's, and gives it back.
+
+        Raises: TooLarge; Quota.
+        """
+        if size_bytes < SMALL_BYTES:
+            return
+        if size_bytes > (most := self._max_answer_bytes):
+            raise TooLarge(
+                f"the answer would have {size_bytes} bytes, the limit is {most} (quotas.max_answer_size): "
+                "ask for fewer nodes at a time",
+                limit=str(most),
+            )
+        share = await self.answers.room(owner(name, context, peer), size_bytes)
+        task = asyncio.current_task()
+        assert task is not None
+        share.expire_in(TAKEN_WITHIN_S, lambda: self._give_up(task))
+        # gRPC's task for the call, which ends when the answer has been passed on.
+        task.add_done_callback(lambda _: share.close())
+
+    async def message(self, call: StreamCall, size_bytes: int) -> Share:
+        """Room for a large message of a stream, which is ended if its client takes nothing while others wait."""
+        share = await self.answers.room(owner(call.stream.method, call.context, call.peer), size_bytes)
+        share.expire_in(TAKEN_WITHIN_S, lambda: self._end(call.stream, share))
+        return share
+
+    def _end(self, stream: Stream, share: Share) -> None:
+        if self.answers.statistics().waiting:
+            self.untaken += 1
+            stream.end(Quota("this client takes nothing, and others wait for the room", limit="max_answers_size"))
+        else:
+            share.expire_in(TAKEN_WITHIN_S, lambda: self._end(stream, share))
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self.untaken += 1
+        task.cancel()
+
+    def statistics(self) -> dict[str, InFlightStatistics]:
+        return {"requests": self.requests.statistics(), "answers": self.answers.statistics()}
+
+
+def owner(name: str, context: Context, peer: Peer | None) -> str:
+    """Who shares room with itself: one identity, or else one connection, in one method.
+
+    Connections over a Unix socket cannot be told apart, but who lists there does not keep those waiting who get.
+    """
+    who = (peer.names[0] if peer.names else peer.listener_identity) if peer is not None else ""
+    return f"{name} {who or context.peer()}"
+
+
+def families(flows: dict[str, InFlightStatistics], untaken: int) -> Iterator[Metric]:
+    """The families `zkside_bytes…`."""
+
+    def each(family: Any, values: Iterable[tuple[str, float]]) -> Metric:
+        for name, value in values:
+            family.add_metric((name,), value)
+        metric: Metric = family
+        return metric
+
+    labels, rows = ("direction",), flows.items()
+    yield each(
+        GaugeMetricFamily("zkside_bytes_in_flight", "Bytes of large messages under way.", labels=labels),
+        ((name, row.bytes) for name, row in rows),
+    )
+    yield each(
+        GaugeMetricFamily("zkside_bytes_in_flight_limit", "How many there may be.", labels=labels),
+        ((name, row.limit_bytes) for name, row in rows),
+    )
+    yield each(
+        GaugeMetricFamily("zkside_bytes_calls_waiting", "Calls that wait for room among them.", labels=labels),
+        ((name, row.waiting) for name, row in rows),
+    )
+    yield each(
+        CounterMetricFamily("zkside_bytes_calls_waited", "Calls that had to wait for it.", labels=labels),
+        ((name, row.waited) for name, row in rows),
+    )
+    yield CounterMetricFamily(
+        "zkside_answers_untaken", "Answers given up because their clients took nothing of them.", value=untaken
+    )

@@ -1,0 +1,134 @@
+"""Bytes under way in one direction, bounded: who finds no room waits for it in turn (core/budget.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from zkside.core.budget import Budget, Turn
+from zkside.errors import Quota
+
+MOST_WAITING = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightStatistics:
+    bytes: int
+    limit_bytes: int
+    waiting: int
+    waited: int
+    """Counted since the start, as is `refused`."""
+    refused: int
+
+
+class Share:
+    """Room that somebody has; given back with `close` or the end of a `with` block. A second `close` does nothing."""
+
+    __slots__ = ("_in_flight", "_owner", "_timer", "size_bytes")
+
+    def __init__(self, in_flight: InFlight, owner: str, size_bytes: int) -> None:
+        self._in_flight = in_flight
+        self._owner = owner
+        self.size_bytes = size_bytes
+        self._timer: asyncio.TimerHandle | None = None
+
+    def expire_in(self, after_s: float, expired: Callable[[], object]) -> None:
+        """Call this if the room was not given back by then."""
+        self._timer = asyncio.get_running_loop().call_later(after_s, expired)
+
+    def resize(self, size_bytes: int) -> None:
+        """It turned out to be more, or less; does not wait."""
+        self._in_flight.change(self._owner, size_bytes - self.size_bytes)
+        self.size_bytes = size_bytes
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.resize(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class InFlight:
+    """One direction."""
+
+    def __init__(self, limit: str, total_bytes: int, *, waits_in_memory: bool = False) -> None:
+        """`limit`: the configuration's key. `waits_in_memory`: what waits is in memory all the while, so no more of it
+        may wait than may be in flight."""
+        self.limit = limit
+        self._budget = Budget(total_bytes)
+        self._waits_in_memory = waits_in_memory
+        self._futures: dict[Turn, asyncio.Future[None]] = {}
+        self._waited = self._refused = 0
+
+    @property
+    def limit_bytes(self) -> int:
+        """What may be in flight in all; of one owner, half of it."""
+        return self._budget.total_bytes
+
+    def configure(self, total_bytes: int) -> None:
+        """This holds from now on."""
+        self._budget.total_bytes = total_bytes
+        self._admit()
+
+    def take(self, owner: str, size_bytes: int) -> Share | None:
+        """Room, if nobody has to wait for it."""
+        return Share(self, owner, size_bytes) if self._budget.take(owner, size_bytes) else None
+
+    async def room(self, owner: str, size_bytes: int) -> Share:
+        """Room, when it is this owner's turn. Raises: Quota when too many wait. Cancellation: leaves the queue."""
+        share = self.take(owner, size_bytes)
+        if share is not None:
+            return share
+        budget = self._budget
+        held_bytes = budget.waiting_bytes + size_bytes if self._waits_in_memory else 0
+        if budget.waiting >= MOST_WAITING or held_bytes > budget.total_bytes:
+            self._refused += 1
+            raise Quota(
+                f"{budget.in_flight_bytes} bytes are under way and {budget.waiting} calls wait for room "
+                f"({self.limit} is {budget.total_bytes}): try again later, with fewer or smaller calls at a time",
+                limit=self.limit,
+            )
+        self._waited += 1
+        turn = budget.wait(owner, size_bytes)
+        future = self._futures[turn] = asyncio.get_running_loop().create_future()
+        try:
+            await future
+        except BaseException:
+            if turn.has_room:
+                budget.add(owner, -size_bytes)
+            else:
+                budget.leave(turn)
+                del self._futures[turn]
+            self._admit()
+            raise
+        return Share(self, owner, size_bytes)
+
+    def change(self, owner: str, by_bytes: int) -> None:
+        """A share has another size."""
+        if by_bytes:
+            self._budget.add(owner, by_bytes)
+            if by_bytes < 0:
+                self._admit()
+
+    def statistics(self) -> InFlightStatistics:
+        budget = self._budget
+        return InFlightStatistics(
+            budget.in_flight_bytes, budget.total_bytes, budget.waiting, self._waited, self._refused
+        )
+
+    def _admit(self) -> None:
+        if self._budget.waiting:
+            for turn in self._budget.admit():
+                future = self._futures.pop(turn)
+                if not future.done():
+                    future.set_result(None)
