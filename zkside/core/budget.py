@@ -31,7 +31,6 @@ class Budget:
         """May be changed at any time."""
         self.in_flight_bytes = 0
         self.waiting = 0
-        self.waiting_bytes = 0
         self._used: dict[str, int] = {}
         self._queues: OrderedDict[str, deque[Turn]] = OrderedDict()
         """Whose turn is next comes first."""
@@ -52,7 +51,6 @@ class Budget:
         turn = Turn(owner, size_bytes)
         self._queues.setdefault(owner, deque()).append(turn)
         self.waiting += 1
-        self.waiting_bytes += size_bytes
         self._is_full = self._is_full or self._fits_share(owner, size_bytes)
         return turn
 
@@ -72,7 +70,6 @@ class Budget:
         if not queue:
             del self._queues[turn.owner]
         self.waiting -= 1
-        self.waiting_bytes -= turn.size_bytes
 
     def admit(self) -> list[Turn]:
         """Give room to those whose turn it is. To be called when there may be some."""

@@ -99,8 +99,7 @@ class Reads:
     def configure(self, settings: HubSettings) -> None:
         """These hold from now on."""
         self._settings = settings
-        self.from_server.in_flight.configure(settings.max_reads_bytes)
-        self.from_server.max_answer_bytes = settings.max_answer_bytes
+        self.from_server.configure(settings.max_reads_bytes, settings.max_answer_bytes)
 
     def get_nowait(self, path: str, freshness: Freshness) -> Answer[Record] | None:
         """As `get`, if that needs no wait: None if it does."""
@@ -109,18 +108,14 @@ class Reads:
         answer = self._cached_node(path, freshness)
         return None if answer is None else _existing(path, answer)
 
-    async def get(
-        self, path: str, freshness: Freshness, owner: str = "", held: ExitStack | None = None
-    ) -> Answer[Record]:
+    async def get(self, path: str, freshness: Freshness, owner: str = "") -> Answer[Record]:
         """Raises NoNode."""
         if freshness.consistency is Consistency.CACHED:
             answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness, owner)
             if answer is not None:
                 return _existing(path, answer)
         self.server += 1
-        with _shares(held) as shares:
-            reply = await self.from_server.read(GetData(path), owner, shares, **_currency(freshness))
-            return _current(reply)
+        return _current(await self.from_server.read(GetData(path), owner, **_currency(freshness)))
 
     async def exists(self, path: str, freshness: Freshness, owner: str = "") -> Answer[Stat | None]:
         """An absent node is an answer."""
@@ -130,7 +125,7 @@ class Reads:
                 stat = None if answer.value is None else records.stat(answer.value)
                 return Answer(stat, answer.zxid, answer.stale, answer.age_s)
         self.server += 1
-        return _current(await self.from_server.read(Exists(path), owner, ExitStack(), **_currency(freshness)))
+        return _current(await self.from_server.read(Exists(path), owner, **_currency(freshness)))
 
     async def get_many(
         self, wanted: Sequence[str], freshness: Freshness, owner: str = "", held: ExitStack | None = None

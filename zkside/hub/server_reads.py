@@ -2,32 +2,38 @@
 
 Answers come one behind the other on the one connection, and a server makes each as a whole: what clients have asked for
 is ahead of every proof that this session lives. So a read takes room first (zk/in_flight.py), before its size is known:
-one node counts as NODE_BYTES, a list as all that one owner may have until it was read once, and of many nodes the first
-few are read to learn how large they are. What has come keeps its room until it has become an answer.
+a node counts as the largest of late, a list as all that one owner may have until it was read once, and of many nodes
+the first few are read to learn how large they are. Where the way is slow there is less room: as much as comes in time
+(core/window.py). What has come has room of its own until it has become an answer: that is memory, and hinders no read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from zkside.core.window import Window
 from zkside.errors import TooLarge
+from zkside.model import record as records
 from zkside.model.operation import Exists, GetAcl, GetChildren, GetData, Operation, ReadMany, ReadResult, Reply, Sync
-from zkside.zk.in_flight import InFlight, Share
+from zkside.zk.in_flight import InFlight, InFlightStatistics, Share
 from zkside.zk.session import Session
 
 T = TypeVar("T")
 
 # A server that is behind min_zxid although it has answered a sync is asked again after this long.
 BEHIND_RETRY_S = 0.05
-NODE_BYTES = 256 * 1024
-"""Room for a node of unknown size, which may have a megabyte. Few have: less would expect too much, more too little."""
+LEAST_NODE_BYTES = 64 * 1024
+"""Room for a node of unknown size, at least: it may have a megabyte."""
 FIRST_BATCH = 16
 LARGEST_BATCH = 64
-"""Nodes of unknown size in one read."""
+"""Nodes in one read of which it is not known how large they are."""
+BATCH_BYTES = 2 << 20
+"""About as much is in one answer of many: who asks next for something small waits for it."""
 NAME_BYTES = 100
 """What a child's name takes in memory, beside its characters."""
 LISTS_KNOWN = 1000
@@ -39,6 +45,11 @@ class ServerReads:
     def __init__(self, session: Session, max_reads_bytes: int, max_answer_bytes: int) -> None:
         self._session = session
         self.in_flight = InFlight("max_reads_size", max_reads_bytes)
+        """Expected from ZooKeeper."""
+        self.held = InFlight("max_reads_size", max_reads_bytes)
+        """Come, or to come, for answers that are not made yet."""
+        self.window = Window(max_reads_bytes)
+        self._node_bytes = 4 * LEAST_NODE_BYTES
         self.max_answer_bytes = max_answer_bytes
         self._listings: OrderedDict[str, int] = OrderedDict()
         """What the children of a path took when they were read last."""
@@ -52,28 +63,37 @@ class ServerReads:
                 limit=str(self.max_answer_bytes),
             )
 
-    async def room(self, owner: str, size_bytes: int = NODE_BYTES) -> Share:
-        """As InFlight.room."""
-        return await self.in_flight.room(owner, size_bytes)
+    def configure(self, max_reads_bytes: int, max_answer_bytes: int) -> None:
+        """These hold from now on."""
+        self.window.configure(max_reads_bytes)
+        self.in_flight.configure(self.window.size_bytes)
+        self.held.configure(max_reads_bytes)
+        self.max_answer_bytes = max_answer_bytes
+
+    async def room(self, owner: str, nodes: int = 1) -> Share:
+        """Room for nodes of unknown size. Raises: as InFlight.room."""
+        return await self.in_flight.room(owner, nodes * self._node_bytes)
 
     async def read(
-        self, operation: GetData | Exists | GetAcl, owner: str, held: ExitStack, *, is_led: bool = False, zxid: int = 0
+        self, operation: GetData | Exists | GetAcl, owner: str, *, is_led: bool = False, zxid: int = 0
     ) -> Reply[Any]:
         """One node's, at `zxid` or later. `is_led`: as current as its leader is."""
         if isinstance(operation, Exists):
             return await self._ask(operation, is_led, zxid)
-        share = held.enter_context(await self.room(owner))
-        reply: Reply[Any] = await self._ask(operation, is_led, zxid)
+        with await self.room(owner):
+            reply: Reply[Any] = await self._ask(operation, is_led, zxid)
         if isinstance(reply.value, bytes):
-            share.resize(len(reply.value))
+            self._saw(len(reply.value))
         return reply
 
     async def children(
         self, path: str, owner: str, held: ExitStack, *, is_led: bool = False, zxid: int = 0
     ) -> Reply[Any]:
-        known, listings = self._listings, self.in_flight
-        share = held.enter_context(await self.room(owner, known.get(path, listings.limit_bytes // 2)))
-        reply = await self._ask(GetChildren(path), is_led, zxid)
+        known, in_flight = self._listings, self.in_flight
+        size_bytes = known.get(path)
+        share = held.enter_context(await self.held.room(owner, size_bytes or self.held.limit_bytes // 2))
+        with await in_flight.room(owner, size_bytes or in_flight.limit_bytes // 2):
+            reply = await self._ask(GetChildren(path), is_led, zxid)
         size_bytes = sum(map(len, reply.value[0])) + NAME_BYTES * (len(reply.value[0]) + 1)
         share.resize(size_bytes)
         known[path] = size_bytes
@@ -87,54 +107,82 @@ class ServerReads:
     ) -> Reply[list[ReadResult]]:
         """Many different nodes, as one consistent cut. Raises: TooLarge, for more than one answer may have.
 
-        Those beyond the first few are read in batches. Their answers are one cut if no transaction came between,
-        which their zxid tells; else all are read once more, in one batch, now that it is known how large they are.
+        They are read in batches. That is the cut of the first batch if nothing of the later ones has changed since,
+        which their Stats tell; else all are read once more, at once, now that it is known how large they are.
         """
-        if len(paths) <= FIRST_BATCH:
-            share = held.enter_context(await self.room(owner, len(paths) * NODE_BYTES))
-            reply = await self._ask(_of(paths), is_led, zxid)
-            share.resize(self._size(reply.value))
-            return reply
-        share = held.enter_context(await self.room(owner, self.in_flight.limit_bytes // 2))
+        share = held.enter_context(await self._keeping(owner, len(paths), self.held.limit_bytes // 2))
+        batch = self._first_batch()
         results: list[ReadResult] = []
-        zxids: set[int] = set()
-        batch = FIRST_BATCH
+        cut_zxid, is_cut = 0, True
         while len(results) < len(paths):
-            reply = await self._ask(_of(paths[len(results) : len(results) + batch]), is_led and not zxids, zxid)
+            some = paths[len(results) : len(results) + batch]
+            with await self.room(owner, len(some)):
+                reply = await self._ask(_of(some), is_led and not results, zxid)
             results += reply.value
-            zxids.add(reply.zxid)
+            cut_zxid = cut_zxid or reply.zxid
+            is_cut = is_cut and (reply.zxid == cut_zxid or _is_as_of(cut_zxid, reply.value))
             size_bytes = self._size(results)
-            batch = _next_batch(size_bytes, len(results), self.max_answer_bytes)
-        if len(zxids) > 1:
+            batch = self._next_batch(size_bytes, len(results), self.max_answer_bytes)
+        if not is_cut:
             results.clear()
-            reply = await self._ask(_of(paths), False, max(zxids))
-            results, size_bytes = reply.value, self._size(reply.value)
+            with await self.in_flight.room(owner, size_bytes):
+                cut_zxid, results = await self._ask(_of(paths), False, reply.zxid)
+            size_bytes = self._size(results)
         share.resize(size_bytes)
-        return Reply(reply.zxid, results)
+        return Reply(cut_zxid, results)
 
     async def some(self, paths: Sequence[str], owner: str, held: ExitStack, size_bytes: int) -> Reply[list[ReadResult]]:
         """As many of the nodes, from the first one on, as take about so many bytes; one at least. No cut."""
-        share = held.enter_context(await self.room(owner, min(len(paths), FIRST_BATCH) * NODE_BYTES))
+        share = held.enter_context(await self._keeping(owner, len(paths), size_bytes))
+        batch = self._first_batch()
         results: list[ReadResult] = []
         zxids: set[int] = set()
-        batch = FIRST_BATCH
         while len(results) < len(paths):
-            reply = await self._ask(_of(paths[len(results) : len(results) + batch]), False, 0)
+            some = paths[len(results) : len(results) + batch]
+            with await self.room(owner, len(some)):
+                reply = await self._ask(_of(some), False, 0)
             results += reply.value
             zxids.add(reply.zxid)
             read_bytes = sum(len(each) for each in results if isinstance(each, bytes))
             if read_bytes >= size_bytes:
                 break
-            batch = _next_batch(read_bytes, len(results), size_bytes)
+            batch = self._next_batch(read_bytes, len(results), size_bytes)
         share.resize(read_bytes)
         return Reply(min(zxids), results)
 
+    async def _keeping(self, owner: str, nodes: int, most_bytes: int) -> Share:
+        return await self.held.room(owner, min(nodes * self._node_bytes, most_bytes))
+
+    def statistics(self) -> dict[str, InFlightStatistics]:
+        return {"reads": self.in_flight.statistics(), "held": self.held.statistics()}
+
+    def _first_batch(self) -> int:
+        return max(1, min(FIRST_BATCH, BATCH_BYTES // self._node_bytes))
+
+    def _next_batch(self, read_bytes: int, count: int, most_bytes: int) -> int:
+        """As many as fill the rest if they are like those before, and one more; no more than a batch."""
+        more_bytes = min(most_bytes - read_bytes, BATCH_BYTES - read_bytes // count)
+        return min(LARGEST_BATCH, more_bytes * count // max(read_bytes, 1) + 1)
+
+    def _saw(self, node_bytes: int) -> None:
+        """Forgets a large node slowly: the next ones may be as large."""
+        self._node_bytes = max(LEAST_NODE_BYTES, node_bytes, self._node_bytes * 7 // 8)
+
     def _size(self, results: Sequence[ReadResult]) -> int:
-        size_bytes = sum(len(each) for each in results if isinstance(each, bytes))
-        self.check(size_bytes)
+        sizes_bytes = [len(each) for each in results if isinstance(each, bytes)]
+        self._saw(max(sizes_bytes, default=0))
+        self.check(size_bytes := sum(sizes_bytes))
         return size_bytes
 
     async def _ask(self, operation: Operation[T], is_led: bool, zxid: int) -> Reply[T]:
+        began_s = time.monotonic()
+        reply = await self._ask_until(operation, is_led, zxid)
+        now_s = time.monotonic()
+        if self.window.took(now_s - began_s, now_s):
+            self.in_flight.configure(self.window.size_bytes)
+        return reply
+
+    async def _ask_until(self, operation: Operation[T], is_led: bool, zxid: int) -> Reply[T]:
         call = self._session.call
         if is_led:
             synced = call(Sync(), yields=True)  # pipelined: the server answers in order
@@ -158,9 +206,9 @@ class ServerReads:
         return await reading
 
 
-def _next_batch(read_bytes: int, count: int, most_bytes: int) -> int:
-    """As many as fill the rest if they are like those before, and one more."""
-    return min(LARGEST_BATCH, (most_bytes - read_bytes) * count // max(read_bytes, 1) + 1)
+def _is_as_of(zxid: int, results: Sequence[ReadResult]) -> bool:
+    """Whether what was read later was so at that zxid already. Of what is absent it cannot be told."""
+    return all(isinstance(each, bytes) and max(records.zxids(each)) <= zxid for each in results)
 
 
 def _of(paths: Sequence[str]) -> ReadMany:

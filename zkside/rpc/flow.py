@@ -33,8 +33,8 @@ class Flow:
     """Of one server."""
 
     def __init__(self, quotas: QuotaSettings) -> None:
-        self.requests = InFlight("max_requests_size", quotas.max_requests_bytes, waits_in_memory=True)
-        self.answers = InFlight("max_answers_size", quotas.max_answers_bytes, waits_in_memory=True)
+        self.requests = InFlight("max_requests_size", quotas.max_requests_bytes)
+        self.answers = InFlight("max_answers_size", quotas.max_answers_bytes)
         self._max_answer_bytes = quotas.max_answer_bytes
         self.untaken = 0
         """Answers given up because their clients took nothing of them, counted."""
@@ -47,12 +47,14 @@ class Flow:
 
     async def request(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> Share:
         """Room for a large request. Raises: Quota."""
-        return await self.requests.room(owner(name, context, peer), size_bytes)
+        return await self.requests.room(owner(name, context, peer), size_bytes, is_made=True)
 
-    async def answer(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> None:
+    async def answer(
+        self, name: str, context: Context, peer: Peer | None, size_bytes: int, *, is_made: bool = False
+    ) -> None:
         """Room for the answer to a unary call, before it is made; the present task is the call's, and gives it back.
 
-        Raises: TooLarge; Quota.
+        `is_made`: what it is made of is in memory for it alone, and has no room elsewhere. Raises: TooLarge; Quota.
         """
         if size_bytes < SMALL_BYTES:
             return
@@ -62,7 +64,7 @@ class Flow:
                 "ask for fewer nodes at a time",
                 limit=str(most),
             )
-        share = await self.answers.room(owner(name, context, peer), size_bytes)
+        share = await self.answers.room(owner(name, context, peer), size_bytes, is_made=is_made)
         task = asyncio.current_task()
         assert task is not None
         share.expire_in(TAKEN_WITHIN_S, lambda: self._give_up(task))
@@ -71,7 +73,7 @@ class Flow:
 
     async def message(self, call: StreamCall, size_bytes: int) -> Share:
         """Room for a large message of a stream, which is ended if its client takes nothing while others wait."""
-        share = await self.answers.room(owner(call.stream.method, call.context, call.peer), size_bytes)
+        share = await self.answers.room(owner(call.stream.method, call.context, call.peer), size_bytes, is_made=True)
         share.expire_in(TAKEN_WITHIN_S, lambda: self._end(call.stream, share))
         return share
 

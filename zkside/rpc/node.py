@@ -75,12 +75,12 @@ class NodeServicer:
 
     async def _get_large(self, path: str, freshness: Freshness, call: Call, answer: Answer[Record] | None) -> bytes:
         """The answer to a Get that has to wait: for what it asks for, or for room on its way back."""
-        with ExitStack() as held:
-            if answer is None:
-                who = owner("Get", call.context, call.peer)
-                answer = await in_time(self._reads.get(path, freshness, who, held), freshness, call)
-            await self._flow.answer("Get", call.context, call.peer, len(answer.value))
-            return self._encoded_get(path, answer, call)
+        if answer is None:
+            who = owner("Get", call.context, call.peer)
+            answer = await in_time(self._reads.get(path, freshness, who), freshness, call)
+        is_made = answer.root is None  # what is cached takes no more memory while it waits
+        await self._flow.answer("Get", call.context, call.peer, len(answer.value), is_made=is_made)
+        return self._encoded_get(path, answer, call)
 
     def _encoded_get(self, path: str, answer: Answer[Record], call: Call) -> bytes:
         response = node_pb2.GetResponse()
@@ -154,9 +154,8 @@ class NodeServicer:
         return response
 
     async def get_acl(self, request: node_pb2.GetAclRequest, call: Call) -> node_pb2.GetAclResponse:
-        with ExitStack() as held:
-            who = owner("GetAcl", call.context, call.peer)
-            reply = await self._reads.from_server.read(GetAcl(paths.validate(request.path)), who, held)
+        who = owner("GetAcl", call.context, call.peer)
+        reply = await self._reads.from_server.read(GetAcl(paths.validate(request.path)), who)
         entries, stat = reply.value
         return node_pb2.GetAclResponse(
             header=convert.header(self._session, reply.zxid),
@@ -292,8 +291,8 @@ async def in_time(reading: Awaitable[T], freshness: Freshness, call: Call) -> T:
 
 
 def _many(header: common_pb2.Header, wanted: Sequence[str], states: Sequence[ReadState]) -> bytes:
-    """The encoded answer. A node is encoded once, however often it is named: behind one another, encoded messages are one
-    message, with the results of all."""
+    """Encodes the answer, each node once however often it is named: encoded messages behind one another are one
+    message with the results of all."""
     response = node_pb2.GetManyResponse(header=header)
     if len(set(wanted)) == len(wanted):
         for path, state in zip(wanted, states, strict=True):

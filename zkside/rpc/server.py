@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ from zkside.rpc.carry import CarryServicer
 from zkside.rpc.election import ElectionServicer
 from zkside.rpc.entrances import Entrances
 from zkside.rpc.files import FileWatch
+from zkside.rpc.flow import families
 from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
@@ -166,6 +168,7 @@ class RpcServer:
         self.files = files or FileWatch()
         self.streams = Streams(settings.quotas)
         self.interceptors = Interceptors(session, self.streams, settings.quotas)
+        self._server_reads = hub.reads.from_server
         self.addresses: tuple[str, ...] = ()
         """Where clients are served, as they write it; known after `start`."""
         self.health_address = ""
@@ -337,15 +340,21 @@ class RpcServer:
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
-        """The families `grpc_server_*`, `zkside_stream*`, `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and
-        `zkside_audit_*` where there is such a thing."""
+        """The families `grpc_server_*`, `zkside_stream*`, `zkside_bytes_*`, `zkside_files_*` and
+        `zkside_tls_*`; `zkside_policy_*` and `zkside_audit_*` where there is such a thing."""
         guard = self.interceptors.guard
         guarded = () if guard is None else guard.collect()
-        return chain(self.streams.collect(), self.interceptors.collect(), self._entrances.collect(), guarded)
+        flow = self.interceptors.flow
+        flows = families({**flow.statistics(), **self._server_reads.statistics()}, flow.untaken)
+        return chain(self.streams.collect(), self.interceptors.collect(), flows, self._entrances.collect(), guarded)
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""
-        return {**self.streams.refused, "max_calls": self.interceptors.refused}
+        flow = self.interceptors.flow
+        sizes: Counter[str] = Counter()
+        for each in (flow.requests, flow.answers, self._server_reads.in_flight, self._server_reads.held):
+            sizes[each.limit] += each.statistics().refused
+        return {**self.streams.refused, "max_calls": self.interceptors.refused, **sizes}
 
     def statistics(self) -> StreamsStatistics:
         return self.streams.statistics()

@@ -61,12 +61,11 @@ class Share:
 class InFlight:
     """One direction."""
 
-    def __init__(self, limit: str, total_bytes: int, *, waits_in_memory: bool = False) -> None:
-        """`limit`: the configuration's key. `waits_in_memory`: what waits is in memory all the while, so no more of it
-        may wait than may be in flight."""
+    def __init__(self, limit: str, total_bytes: int) -> None:
+        """`limit`: the configuration's key."""
         self.limit = limit
         self._budget = Budget(total_bytes)
-        self._waits_in_memory = waits_in_memory
+        self._held_bytes = 0
         self._futures: dict[Turn, asyncio.Future[None]] = {}
         self._waited = self._refused = 0
 
@@ -84,14 +83,18 @@ class InFlight:
         """Room, if nobody has to wait for it."""
         return Share(self, owner, size_bytes) if self._budget.take(owner, size_bytes) else None
 
-    async def room(self, owner: str, size_bytes: int) -> Share:
-        """Room, when it is this owner's turn. Raises: Quota when too many wait. Cancellation: leaves the queue."""
+    async def room(self, owner: str, size_bytes: int, *, is_made: bool = False) -> Share:
+        """Room, when it is this owner's turn. Cancellation: leaves the queue.
+
+        `is_made`: what waits is in memory already. Raises: Quota when too many wait, or more of what is in memory than
+        may be in flight.
+        """
         share = self.take(owner, size_bytes)
         if share is not None:
             return share
         budget = self._budget
-        held_bytes = budget.waiting_bytes + size_bytes if self._waits_in_memory else 0
-        if budget.waiting >= MOST_WAITING or held_bytes > budget.total_bytes:
+        held_bytes = size_bytes if is_made else 0
+        if budget.waiting >= MOST_WAITING or self._held_bytes + held_bytes > budget.total_bytes:
             self._refused += 1
             raise Quota(
                 f"{budget.in_flight_bytes} bytes are under way and {budget.waiting} calls wait for room "
@@ -99,6 +102,7 @@ class InFlight:
                 limit=self.limit,
             )
         self._waited += 1
+        self._held_bytes += held_bytes
         turn = budget.wait(owner, size_bytes)
         future = self._futures[turn] = asyncio.get_running_loop().create_future()
         try:
@@ -111,6 +115,8 @@ class InFlight:
                 del self._futures[turn]
             self._admit()
             raise
+        finally:
+            self._held_bytes -= held_bytes
         return Share(self, owner, size_bytes)
 
     def change(self, owner: str, by_bytes: int) -> None:

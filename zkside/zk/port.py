@@ -4,7 +4,8 @@ One `Connection` object is one ZooKeeper session over any number of TCP connecti
 inside the session, sets its watches again, and is dead for good once `ended` was called. A new session is a
 new object (GUARANTEES S4). Everything happens on one event loop.
 
-Ordering: operations reach the server in the order of the `call`s, those that yield in the order of those that yield. `Listener.event` and the completion of
+Ordering: operations reach the server in the order of the `call`s; those that yield do so among themselves, and others
+may overtake them. `Listener.event` and the completion of
 replies happen in the order of the wire; a task that awaits a reply may run after later events, which is why
 every event carries `since` (see model/event.py).
 """

@@ -2,8 +2,8 @@
 
 Ordering: requests are sent in the order of `call`, `ask` and `tell`, and answered in it; but what clients ask for
 (`yields`) lets the requests of the session itself go first: proofs of its lease, holds, watches and caches. In order it
-stays among itself. Everything asked for in one turn of the event loop leaves in one write; while others are under way it may wait for more, for GATHER_S at most,
-if that has been seen to let more through (core/pacing.py).
+stays among itself. Everything asked for in one turn of the event loop leaves in one write; while others are under way
+it may wait for more, for GATHER_S at most, if that has been seen to let more through (core/pacing.py).
 """
 
 from __future__ import annotations

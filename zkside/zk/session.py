@@ -133,7 +133,7 @@ class Session:
         return lease_ns if lease_ns > now_ns else 0
 
     def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
-        """Send an operation if it can be sent now; with `yields` behind the session's own. Queues for no later connection.
+        """Send an operation if it can be sent now, with `yields` behind the session's own. None waits for a connection.
 
         Raises (in the future): SessionSuspended without a connection, and for a write on a read-only one;
         SessionLost when the session is over; and what Connection.call raises. Nothing was sent in the first
