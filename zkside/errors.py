@@ -14,6 +14,7 @@
     │   ├── SessionSuspended
     │   ├── TooStale
     │   ├── Quota
+    │   │   └── Busy                        (later there is room)
     │   ├── Draining
     │   └── WaitTimeout                     (made by clients: waited for a hold, not granted)
     ├── SessionLost             what the session owned is gone
@@ -158,6 +159,10 @@ class Quota(Unavailable):
     """A limit on streams, holds, watches, requests or bytes is reached."""
 
     reason = "QUOTA"
+
+
+class Busy(Quota):
+    """Too much is under way at the moment."""
 
 
 class Draining(Unavailable):

@@ -71,7 +71,7 @@ ReadState = Record | None | ZksideError
 
 class Reads:
     """Every method raises TooStale, SessionSuspended, SessionLost, NoAuth as fits, beside what it names; and
-    Quota, when too many reads wait.
+    Busy, when too many reads wait.
 
     `owner` has to share its room for answers of ZooKeeper with itself (hub/server_reads.py); `held` is closed by the
     caller once it no longer has the answer's value, and where none is given the value is taken to be short-lived.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from zkside.errors import Quota, TooLarge
+from zkside.errors import Busy, TooLarge
 from zkside.model.identity import Peer
 from zkside.rpc.streams import QuotaSettings, Stream
 from zkside.zk.in_flight import InFlight, InFlightStatistics, Share
@@ -46,7 +46,7 @@ class Flow:
         self._max_answer_bytes = quotas.max_answer_bytes
 
     async def request(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> Share:
-        """Room for a large request. Raises: Quota."""
+        """Room for a large request. Raises: Busy."""
         return await self.requests.room(owner(name, context, peer), size_bytes, is_made=True)
 
     async def answer(
@@ -54,7 +54,7 @@ class Flow:
     ) -> None:
         """Room for the answer to a unary call, before it is made; the present task is the call's, and gives it back.
 
-        `is_made`: what it is made of is in memory for it alone, and has no room elsewhere. Raises: TooLarge; Quota.
+        `is_made`: what it is made of is in memory for it alone, and has no room elsewhere. Raises: TooLarge; Busy.
         """
         if size_bytes < SMALL_BYTES:
             return
@@ -80,7 +80,7 @@ class Flow:
     def _end(self, stream: Stream, share: Share) -> None:
         if self.answers.statistics().waiting:
             self.untaken += 1
-            stream.end(Quota("this client takes nothing, and others wait for the room", limit="max_answers_size"))
+            stream.end(Busy("this client takes nothing, and others wait for the room", limit="max_answers_size"))
         else:
             share.expire_in(TAKEN_WITHIN_S, lambda: self._end(stream, share))
 

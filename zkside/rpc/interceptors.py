@@ -223,6 +223,7 @@ class Interceptors(Collector):
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
+                error.__traceback__ = None  # the frames in it hold what was read, until the client takes the status
                 await context.abort(failure.code, failure.message, failure.trailers)
                 raise  # never reached: abort raises
             finally:

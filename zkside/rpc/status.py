@@ -26,7 +26,8 @@ MAX_METADATA_CHARACTERS = 300
 MAX_METADATA_ENTRIES = 8
 
 RETRY_AFTER_MS = 200
-"""Of SESSION_SUSPENDED: a reconnect to another server takes about that long."""
+"""Of SESSION_SUSPENDED: a reconnect to another server takes about that long.
+Of a QUOTA on bytes, too: room comes with each answer that was taken."""
 
 
 class Row(NamedTuple):
@@ -70,7 +71,12 @@ TABLE: dict[type[ZksideError], Row] = {
         _C.UNAVAILABLE, "no connection to ZooKeeper at the moment; nothing was sent; RetryInfo says when to try again"
     ),
     errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
-    errors.Quota: Row(_C.RESOURCE_EXHAUSTED, "a limit on streams, holds, watches, calls or bytes is reached"),
+    errors.Quota: Row(
+        _C.RESOURCE_EXHAUSTED,
+        "a limit on streams, holds, watches, calls or bytes is reached; with RetryInfo, if too many calls wait for "
+        "room for their bytes already",
+    ),
+    errors.Busy: Row(_C.RESOURCE_EXHAUSTED, ""),
     errors.Draining: Row(_C.UNAVAILABLE, "the daemon is about to stop and takes no new streams or holds"),
     errors.WaitTimeout: Row(_C.DEADLINE_EXCEEDED, ""),
     errors.SessionLost: Row(_C.ABORTED, "the session is over and what it owned is gone; start again"),
@@ -147,7 +153,7 @@ def _details(error: ZksideError, message: str) -> list[Message]:
         key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
     }
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    if isinstance(error, errors.SessionSuspended):
+    if isinstance(error, errors.SessionSuspended | errors.Busy):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(retry)

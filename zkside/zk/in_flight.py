@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from zkside.core.budget import Budget, Turn
-from zkside.errors import Quota
+from zkside.errors import Busy
 
 MOST_WAITING = 10_000
 
@@ -86,7 +86,7 @@ class InFlight:
     async def room(self, owner: str, size_bytes: int, *, is_made: bool = False) -> Share:
         """Room, when it is this owner's turn. Cancellation: leaves the queue.
 
-        `is_made`: what waits is in memory already. Raises: Quota when too many wait, or more of what is in memory than
+        `is_made`: what waits is in memory already. Raises: Busy when too many wait, or more of what is in memory than
         may be in flight.
         """
         share = self.take(owner, size_bytes)
@@ -96,7 +96,7 @@ class InFlight:
         held_bytes = size_bytes if is_made else 0
         if budget.waiting >= MOST_WAITING or self._held_bytes + held_bytes > budget.total_bytes:
             self._refused += 1
-            raise Quota(
+            raise Busy(
                 f"{budget.in_flight_bytes} bytes are under way and {budget.waiting} calls wait for room "
                 f"({self.limit} is {budget.total_bytes}): try again later, with fewer or smaller calls at a time",
                 limit=self.limit,
