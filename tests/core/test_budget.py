@@ -122,15 +122,18 @@ def test_less_is_expected_while_answers_take_long_and_more_again_when_they_come_
     now_s = 0.0
     for _ in range(10):
         now_s += 2 * SLOW_S
-        window.took(2 * SLOW_S, now_s)
+        window.took(2 * SLOW_S, now_s, 1 << 20)
     assert window.size_bytes == LEAST_BYTES
-    for _ in range(200):
-        window.took(SOON_S, now_s)
+    for _ in range(10):
+        window.took(SOON_S, now_s, 100)
+    assert window.size_bytes < 2 * LEAST_BYTES
+    for _ in range(30):
+        window.took(SOON_S, now_s, 1 << 20)
     assert window.size_bytes == 32 << 20
 
 
 def test_answers_of_one_jam_halve_the_window_once() -> None:
     window = Window(32 << 20)
     for _ in range(10):
-        window.took(3.0, 5.0)
-    assert window.size_bytes == 16 << 20
+        window.took(3.0, 5.0, 1 << 20)
+    assert window.size_bytes == 8 << 20

@@ -1,6 +1,7 @@
 """A client that asks and takes nothing of what it is sent, as no gRPC library does: its windows of HTTP/2 stay shut.
 
-Its connection is alive: it answers pings. What a stream's first window takes (64 kB) is all that leaves the server.
+Its connection is alive: it answers pings. What the first window takes (64 kB of all streams) is all that leaves the
+server.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ class Untaking:
         self._stream = -1
         self.reset: set[int] = set()
         """Streams that the server has reset."""
-        self.began: set[int] = set()
-        """Streams on which it has begun to answer."""
         self.changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -80,6 +79,4 @@ class Untaking:
             async with self.changed:
                 if kind == RST_STREAM:
                     self.reset.add(stream)
-                if kind == DATA:
-                    self.began.add(stream)
                 self.changed.notify_all()

@@ -27,16 +27,19 @@ T = TypeVar("T")
 
 # A server that is behind min_zxid although it has answered a sync is asked again after this long.
 BEHIND_RETRY_S = 0.05
-LEAST_NODE_BYTES = 64 * 1024
-"""Room for a node of unknown size, at least: it may have a megabyte."""
-FIRST_BATCH = 16
+NODE_BYTES = 256 * 1024
+"""Room for a node of unknown size, at least. It may have four times as much, so that is by how much the room may be
+passed in a moment; with room for the largest there would be few small reads at a time."""
+LARGEST_NODE_BYTES = 4 * NODE_BYTES
+FIRST_BYTES = 16 * NODE_BYTES
 LARGEST_BATCH = 64
 """Nodes in one read of which it is not known how large they are."""
 BATCH_BYTES = 2 << 20
 """About as much is in one answer of many: who asks next for something small waits for it."""
 NAME_BYTES = 100
 """What a child's name takes in memory, beside its characters."""
-LISTS_KNOWN = 1000
+KNOWN = 1000
+"""Lists, and owners."""
 
 
 class ServerReads:
@@ -49,10 +52,11 @@ class ServerReads:
         self.held = InFlight("max_reads_size", max_reads_bytes)
         """Come, or to come, for answers that are not made yet."""
         self.window = Window(max_reads_bytes)
-        self._node_bytes = 4 * LEAST_NODE_BYTES
         self.max_answer_bytes = max_answer_bytes
         self._listings: OrderedDict[str, int] = OrderedDict()
         """What the children of a path took when they were read last."""
+        self._largest: OrderedDict[str, int] = OrderedDict()
+        """The largest node of late, by owner."""
 
     def check(self, size_bytes: int) -> None:
         """Raises: TooLarge, for an answer that no client gets."""
@@ -72,7 +76,7 @@ class ServerReads:
 
     async def room(self, owner: str, nodes: int = 1) -> Share:
         """Room for nodes of unknown size. Raises: as InFlight.room."""
-        return await self.in_flight.room(owner, nodes * self._node_bytes)
+        return await self.in_flight.room(owner, nodes * (NODE_BYTES if nodes == 1 else self._node_bytes(owner)))
 
     async def read(
         self, operation: GetData | Exists | GetAcl, owner: str, *, is_led: bool = False, zxid: int = 0
@@ -82,8 +86,6 @@ class ServerReads:
             return await self._ask(operation, is_led, zxid)
         with await self.room(owner):
             reply: Reply[Any] = await self._ask(operation, is_led, zxid)
-        if isinstance(reply.value, bytes):
-            self._saw(len(reply.value))
         return reply
 
     async def children(
@@ -96,10 +98,7 @@ class ServerReads:
             reply = await self._ask(GetChildren(path), is_led, zxid)
         size_bytes = sum(map(len, reply.value[0])) + NAME_BYTES * (len(reply.value[0]) + 1)
         share.resize(size_bytes)
-        known[path] = size_bytes
-        known.move_to_end(path)
-        if len(known) > LISTS_KNOWN:
-            known.popitem(last=False)
+        _remember(known, path, size_bytes)
         return reply
 
     async def many(
@@ -111,7 +110,7 @@ class ServerReads:
         which their Stats tell; else all are read once more, at once, now that it is known how large they are.
         """
         share = held.enter_context(await self._keeping(owner, len(paths), self.held.limit_bytes // 2))
-        batch = self._first_batch()
+        batch = FIRST_BYTES // self._node_bytes(owner)
         results: list[ReadResult] = []
         cut_zxid, is_cut = 0, True
         while len(results) < len(paths):
@@ -121,20 +120,20 @@ class ServerReads:
             results += reply.value
             cut_zxid = cut_zxid or reply.zxid
             is_cut = is_cut and (reply.zxid == cut_zxid or _is_as_of(cut_zxid, reply.value))
-            size_bytes = self._size(results)
+            size_bytes = self._size(results, owner)
             batch = self._next_batch(size_bytes, len(results), self.max_answer_bytes)
         if not is_cut:
             results.clear()
             with await self.in_flight.room(owner, size_bytes):
                 cut_zxid, results = await self._ask(_of(paths), False, reply.zxid)
-            size_bytes = self._size(results)
+            size_bytes = self._size(results, owner)
         share.resize(size_bytes)
         return Reply(cut_zxid, results)
 
     async def some(self, paths: Sequence[str], owner: str, held: ExitStack, size_bytes: int) -> Reply[list[ReadResult]]:
         """As many of the nodes, from the first one on, as take about so many bytes; one at least. No cut."""
         share = held.enter_context(await self._keeping(owner, len(paths), size_bytes))
-        batch = self._first_batch()
+        batch = FIRST_BYTES // self._node_bytes(owner)
         results: list[ReadResult] = []
         zxids: set[int] = set()
         while len(results) < len(paths):
@@ -143,7 +142,7 @@ class ServerReads:
                 reply = await self._ask(_of(some), False, 0)
             results += reply.value
             zxids.add(reply.zxid)
-            read_bytes = sum(len(each) for each in results if isinstance(each, bytes))
+            read_bytes = self._size(results, owner)
             if read_bytes >= size_bytes:
                 break
             batch = self._next_batch(read_bytes, len(results), size_bytes)
@@ -151,26 +150,25 @@ class ServerReads:
         return Reply(min(zxids), results)
 
     async def _keeping(self, owner: str, nodes: int, most_bytes: int) -> Share:
-        return await self.held.room(owner, min(nodes * self._node_bytes, most_bytes))
+        return await self.held.room(owner, min(nodes * self._node_bytes(owner), most_bytes))
 
     def statistics(self) -> dict[str, InFlightStatistics]:
         return {"reads": self.in_flight.statistics(), "held": self.held.statistics()}
 
-    def _first_batch(self) -> int:
-        return max(1, min(FIRST_BATCH, BATCH_BYTES // self._node_bytes))
+    def _node_bytes(self, owner: str) -> int:
+        """Room for one of many nodes."""
+        return self._largest.get(owner, LARGEST_NODE_BYTES)
 
     def _next_batch(self, read_bytes: int, count: int, most_bytes: int) -> int:
         """As many as fill the rest if they are like those before, and one more; no more than a batch."""
         more_bytes = min(most_bytes - read_bytes, BATCH_BYTES - read_bytes // count)
         return min(LARGEST_BATCH, more_bytes * count // max(read_bytes, 1) + 1)
 
-    def _saw(self, node_bytes: int) -> None:
-        """Forgets a large node slowly: the next ones may be as large."""
-        self._node_bytes = max(LEAST_NODE_BYTES, node_bytes, self._node_bytes * 7 // 8)
-
-    def _size(self, results: Sequence[ReadResult]) -> int:
+    def _size(self, results: Sequence[ReadResult], owner: str) -> int:
         sizes_bytes = [len(each) for each in results if isinstance(each, bytes)]
-        self._saw(max(sizes_bytes, default=0))
+        # A large one is forgotten slowly: the next ones may be as large.
+        largest = max(NODE_BYTES, *sizes_bytes, self._node_bytes(owner) * 7 // 8)
+        _remember(self._largest, owner, min(largest, LARGEST_NODE_BYTES))
         self.check(size_bytes := sum(sizes_bytes))
         return size_bytes
 
@@ -178,7 +176,7 @@ class ServerReads:
         began_s = time.monotonic()
         reply = await self._ask_until(operation, is_led, zxid)
         now_s = time.monotonic()
-        if self.window.took(now_s - began_s, now_s):
+        if self.window.took(now_s - began_s, now_s, _size_of(reply.value)):
             self.in_flight.configure(self.window.size_bytes)
         return reply
 
@@ -204,6 +202,20 @@ class ServerReads:
             reading.cancel()
             raise
         return await reading
+
+
+def _remember(known: OrderedDict[str, int], key: str, value: int) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > KNOWN:
+        known.popitem(last=False)
+
+
+def _size_of(value: object) -> int:
+    """About how many bytes came; of what is small, no matter."""
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(len(each) for each in value if isinstance(each, bytes)) if isinstance(value, list) else 0
 
 
 def _is_as_of(zxid: int, results: Sequence[ReadResult]) -> bool:
