@@ -242,7 +242,7 @@ class Quotas:
     )
     max_requests_size_bytes: int = _key(
         Size(1 << 20, 1 << 40),
-        32 << 20,
+        16 << 20,
         "Bytes of requests of 16 KiB and more under way, half of it of one client; who finds no room waits, and is "
         "refused if as much waits already.",
         live=True,
@@ -256,8 +256,14 @@ class Quotas:
     max_answers_size_bytes: int = _key(
         Size(1 << 20, 1 << 40),
         32 << 20,
-        "Bytes of answers and stream messages of 16 KiB and more that clients have not taken yet, half of it of one "
-        "client; who finds no room waits, and is refused if as much waits already.",
+        "Bytes of answers of 16 KiB and more that clients have not taken yet, half of it of one client; others wait.",
+        live=True,
+    )
+    max_messages_size_bytes: int = _key(
+        Size(1 << 20, 1 << 40),
+        64 << 20,
+        "Bytes of messages of streams of 16 KiB and more that clients have not taken yet, half of it of one client; "
+        "who finds no room waits, and its stream is ended if as much waits already.",
         live=True,
     )
     max_answer_size_bytes: int = _key(

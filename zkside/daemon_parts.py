@@ -119,6 +119,7 @@ def quota_settings(config: Config) -> QuotaSettings:
         max_pipeline=config.quotas.max_pipeline,
         max_requests_bytes=config.quotas.max_requests_size_bytes,
         max_answers_bytes=config.quotas.max_answers_size_bytes,
+        max_messages_bytes=config.quotas.max_messages_size_bytes,
         max_answer_bytes=config.quotas.max_answer_size_bytes,
     )
 

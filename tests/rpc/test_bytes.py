@@ -20,7 +20,6 @@ from tests.rpc.host import Host, Stubs, failure, fault
 from tests.rpc.untaking import Untaking
 from zkside.pb import common_pb2, lock_pb2, node_pb2, session_pb2, watch_pb2
 from zkside.pb.node_pb2 import GetManyRequest, GetRequest, SetRequest
-from zkside.rpc import flow as flow_module
 from zkside.rpc.streams import QuotaSettings
 
 MOST_RESIDENT_BYTES = 400_000_000
@@ -252,27 +251,27 @@ async def test_who_finds_too_many_waiting_is_told_when_to_try_again(
         assert not host.rpc.interceptors.flow.requests.statistics().bytes
 
 
-async def test_what_nobody_takes_is_given_up(
-    host: Host, client: Stubs, stock_client: KazooClient, monkeypatch: pytest.MonkeyPatch
+async def test_what_nobody_takes_keeps_its_room_until_its_client_goes(
+    host: Host, client: Stubs, stock_client: KazooClient
 ) -> None:
-    """V4, W8: large answers and messages keep their room until they are taken, but not for ever."""
-    monkeypatch.setattr(flow_module, "TAKEN_WITHIN_S", 0.5)
-    host.rpc.configure(QuotaSettings(max_answers_bytes=2 << 20))
+    """V4, W8: no more is made meanwhile than there is room for; what is small goes on."""
+    host.rpc.configure(QuotaSettings(max_answers_bytes=2 << 20, max_messages_bytes=2 << 20))
     stock_client.create("/n", MEGABYTE)
+    stock_client.create("/small", b"x")
     flow = host.rpc.interceptors.flow
     get = GetRequest(path="/n", options=options(CACHED))
     watch = watch_pb2.WatchRequest(targets=[watch_pb2.WatchTarget(path="/n", with_data=True)])
     async with Untaking(host.address.removeprefix("unix:")) as untaking:
-        asked = {untaking.ask("/zkside.v1.NodeService/Get", get), untaking.ask("/zkside.v1.WatchService/Watch", watch)}
-        await soon(lambda: flow.answers.statistics().bytes > 2 * len(MEGABYTE))
-        # Both wait, and get their room.
-        assert (await asyncio.wait_for(client.node.Get(get), 10)).node.data == MEGABYTE
+        untaking.ask("/zkside.v1.NodeService/Get", get)
+        untaking.ask("/zkside.v1.WatchService/Watch", watch)
+        await soon(lambda: flow.answers.statistics().bytes and flow.messages.statistics().bytes)
+        assert (await failure(client.node.Get(get, timeout=0.3))).code is grpc.StatusCode.DEADLINE_EXCEEDED
         stream = client.watch.Watch(watch)
-        assert (await asyncio.wait_for(stream.read(), 10)).snapshot.nodes[0].data == MEGABYTE
-        stream.cancel()
-        assert flow.untaken == 2
-        async with untaking.changed:
-            await asyncio.wait_for(untaking.changed.wait_for(lambda: untaking.reset == asked), 10)
+        await soon(lambda: flow.messages.statistics().waiting)
+        assert (await client.node.Get(GetRequest(path="/small"))).node.data == b"x"
+    assert (await asyncio.wait_for(stream.read(), 10)).snapshot.nodes[0].data == MEGABYTE
+    assert (await client.node.Get(get)).node.data == MEGABYTE
+    stream.cancel()
 
 
 async def test_who_takes_nothing_costs_bounded_memory_and_delays_nobody(
@@ -289,9 +288,11 @@ async def test_who_takes_nothing_costs_bounded_memory_and_delays_nobody(
             untaking.ask("/zkside.v1.WatchService/Watch", watch_pb2.WatchRequest(targets=[target]))
             untaking.ask("/zkside.v1.NodeService/GetMany", reading)
         await soon(lambda: metric(daemon, 'zkside_bytes_calls_waiting{direction="answers"}') >= 10)
+        await soon(lambda: metric(daemon, 'zkside_bytes_in_flight{direction="messages"}') > 10e6)
         for _ in range(20):
             data = (await large.node.Get(GetRequest(path=paths[0], options=options(CACHED)))).node.data
             assert data == MEGABYTE
         neighbour.assert_undisturbed(within_s=1.5)
-        assert metric(daemon, 'zkside_bytes_in_flight{direction="answers"}') < 40e6
+        assert 0 < metric(daemon, 'zkside_bytes_in_flight{direction="answers"}') < 40e6
+        assert 0 < metric(daemon, 'zkside_bytes_in_flight{direction="messages"}') < 70e6
         assert peak_bytes(daemon.pid) < MOST_RESIDENT_BYTES

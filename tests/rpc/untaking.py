@@ -13,7 +13,7 @@ from typing import Self
 
 from google.protobuf.message import Message
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0x0, 0x1, 0x3, 0x4, 0x6
+DATA, HEADERS, SETTINGS, PING = 0x0, 0x1, 0x4, 0x6
 ACK, END_STREAM, END_HEADERS = 0x1, 0x1, 0x4
 
 
@@ -32,9 +32,6 @@ class Untaking:
     def __init__(self, path: str) -> None:
         self._path = path
         self._stream = -1
-        self.reset: set[int] = set()
-        """Streams that the server has reset."""
-        self.changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_unix_connection(self._path)
@@ -73,10 +70,6 @@ class Untaking:
         while True:
             head = await self._reader.readexactly(9)
             payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-            kind, flags, stream = struct.unpack("!BBI", head[3:])
+            kind, flags, _ = struct.unpack("!BBI", head[3:])
             if kind in (SETTINGS, PING) and not flags & ACK:
                 self._writer.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
-            async with self.changed:
-                if kind == RST_STREAM:
-                    self.reset.add(stream)
-                self.changed.notify_all()

@@ -1,9 +1,9 @@
 """Bounds what is on its way from and to clients: large requests until they are answered, large answers until gRPC has
 passed them on, in bytes. Small ones are not counted; there the quotas on calls and streams hold.
 
-A client that takes nothing keeps what was made for it in memory, in gRPC's core, where nothing but the end of its call
-gets it out again. So there is room for so much and no more: who finds none waits for it, and ahead of whom already as
-much waits is refused. An answer of which nothing goes on for TAKEN_WITHIN_S is given up with its call.
+A client that takes nothing keeps what was made for it in memory, in gRPC's core, until its call or its connection goes:
+nothing gets it out there, not even the end of the call on this side. So there is room for so much and no more: who
+finds none waits for it, and ahead of whom already as much waits is refused.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from zkside.errors import Busy, TooLarge
+from zkside.errors import TooLarge
 from zkside.model.identity import Peer
-from zkside.rpc.streams import QuotaSettings, Stream
+from zkside.rpc.streams import QuotaSettings
 from zkside.zk.in_flight import InFlight, InFlightStatistics, Share
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Context = grpc.aio.ServicerContext[Any, Any]
 
 SMALL_BYTES = 16 * 1024
-TAKEN_WITHIN_S = 30.0
 
 
 class Flow:
@@ -35,14 +34,14 @@ class Flow:
     def __init__(self, quotas: QuotaSettings) -> None:
         self.requests = InFlight("max_requests_size", quotas.max_requests_bytes)
         self.answers = InFlight("max_answers_size", quotas.max_answers_bytes)
+        self.messages = InFlight("max_messages_size", quotas.max_messages_bytes)
         self._max_answer_bytes = quotas.max_answer_bytes
-        self.untaken = 0
-        """Answers given up because their clients took nothing of them, counted."""
 
     def configure(self, quotas: QuotaSettings) -> None:
         """These hold from now on."""
         self.requests.configure(quotas.max_requests_bytes)
         self.answers.configure(quotas.max_answers_bytes)
+        self.messages.configure(quotas.max_messages_bytes)
         self._max_answer_bytes = quotas.max_answer_bytes
 
     async def request(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> Share:
@@ -67,29 +66,16 @@ class Flow:
         share = await self.answers.room(owner(name, context, peer), size_bytes, is_made=is_made)
         task = asyncio.current_task()
         assert task is not None
-        share.expire_in(TAKEN_WITHIN_S, lambda: self._give_up(task))
         # gRPC's task for the call, which ends when the answer has been passed on.
         task.add_done_callback(lambda _: share.close())
 
     async def message(self, call: StreamCall, size_bytes: int) -> Share:
-        """Room for a large message of a stream, which is ended if its client takes nothing while others wait."""
-        share = await self.answers.room(owner(call.stream.method, call.context, call.peer), size_bytes, is_made=True)
-        share.expire_in(TAKEN_WITHIN_S, lambda: self._end(call.stream, share))
-        return share
-
-    def _end(self, stream: Stream, share: Share) -> None:
-        if self.answers.statistics().waiting:
-            self.untaken += 1
-            stream.end(Busy("this client takes nothing, and others wait for the room", limit="max_answers_size"))
-        else:
-            share.expire_in(TAKEN_WITHIN_S, lambda: self._end(stream, share))
-
-    def _give_up(self, task: asyncio.Task[Any]) -> None:
-        self.untaken += 1
-        task.cancel()
+        """Room for a large message of a stream. Raises: Busy."""
+        who = owner(call.stream.method, call.context, call.peer)
+        return await self.messages.room(who, size_bytes, is_made=True)
 
     def statistics(self) -> dict[str, InFlightStatistics]:
-        return {"requests": self.requests.statistics(), "answers": self.answers.statistics()}
+        return {each: getattr(self, each).statistics() for each in ("requests", "answers", "messages")}
 
 
 def owner(name: str, context: Context, peer: Peer | None) -> str:
@@ -101,7 +87,7 @@ def owner(name: str, context: Context, peer: Peer | None) -> str:
     return f"{name} {who or context.peer()}"
 
 
-def families(flows: dict[str, InFlightStatistics], untaken: int) -> Iterator[Metric]:
+def families(flows: dict[str, InFlightStatistics]) -> Iterator[Metric]:
     """The families `zkside_bytes…`."""
 
     def each(family: Any, values: Iterable[tuple[str, float]]) -> Metric:
@@ -126,7 +112,4 @@ def families(flows: dict[str, InFlightStatistics], untaken: int) -> Iterator[Met
     yield each(
         CounterMetricFamily("zkside_bytes_calls_waited", "Calls that had to wait for it.", labels=labels),
         ((name, row.waited) for name, row in rows),
-    )
-    yield CounterMetricFamily(
-        "zkside_answers_untaken", "Answers given up because their clients took nothing of them.", value=untaken
     )

@@ -345,14 +345,14 @@ class RpcServer:
         guard = self.interceptors.guard
         guarded = () if guard is None else guard.collect()
         flow = self.interceptors.flow
-        flows = families({**flow.statistics(), **self._server_reads.statistics()}, flow.untaken)
+        flows = families({**flow.statistics(), **self._server_reads.statistics()})
         return chain(self.streams.collect(), self.interceptors.collect(), flows, self._entrances.collect(), guarded)
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""
         flow = self.interceptors.flow
         sizes: Counter[str] = Counter()
-        for each in (flow.requests, flow.answers, self._server_reads.in_flight, self._server_reads.held):
+        for each in (flow.requests, flow.answers, flow.messages, self._server_reads.in_flight, self._server_reads.held):
             sizes[each.limit] += each.statistics().refused
         return {**self.streams.refused, "max_calls": self.interceptors.refused, **sizes}
 

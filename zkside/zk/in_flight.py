@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -27,17 +26,12 @@ class InFlightStatistics:
 class Share:
     """Room that somebody has; given back with `close` or the end of a `with` block. A second `close` does nothing."""
 
-    __slots__ = ("_in_flight", "_owner", "_timer", "size_bytes")
+    __slots__ = ("_in_flight", "_owner", "size_bytes")
 
     def __init__(self, in_flight: InFlight, owner: str, size_bytes: int) -> None:
         self._in_flight = in_flight
         self._owner = owner
         self.size_bytes = size_bytes
-        self._timer: asyncio.TimerHandle | None = None
-
-    def expire_in(self, after_s: float, expired: Callable[[], object]) -> None:
-        """Call this if the room was not given back by then."""
-        self._timer = asyncio.get_running_loop().call_later(after_s, expired)
 
     def resize(self, size_bytes: int) -> None:
         """It turned out to be more, or less; does not wait."""
@@ -45,8 +39,6 @@ class Share:
         self.size_bytes = size_bytes
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         self.resize(0)
 
     def __enter__(self) -> Self:
