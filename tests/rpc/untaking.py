@@ -1,6 +1,6 @@
 """A client that asks and takes nothing of what it is sent, as no gRPC library does: its windows of HTTP/2 stay shut.
 
-Its connection is alive: it answers pings. What the first window takes (64 kB of all streams) is all that leaves the
+Its connection is alive: it answers pings. What the first window takes (64 kB of each stream) is all that leaves the
 server.
 """
 
@@ -13,7 +13,8 @@ from typing import Self
 
 from google.protobuf.message import Message
 
-DATA, HEADERS, SETTINGS, PING = 0x0, 0x1, 0x4, 0x6
+DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE = 0x0, 0x1, 0x4, 0x6, 0x8
+OF_ALL_STREAMS = 1 << 30
 ACK, END_STREAM, END_HEADERS = 0x1, 0x1, 0x4
 
 
@@ -36,6 +37,7 @@ class Untaking:
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_unix_connection(self._path)
         self._writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0))
+        self._writer.write(_frame(WINDOW_UPDATE, 0, 0, struct.pack("!I", OF_ALL_STREAMS)))
         self._task = asyncio.ensure_future(self._read())
         return self
 
