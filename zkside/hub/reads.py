@@ -134,7 +134,7 @@ class Reads:
 
         Raises: TooLarge, if the nodes take more than one answer may have.
         """
-        paths = list(dict.fromkeys(wanted))
+        paths = wanted if len(set(wanted)) == len(wanted) else list(dict.fromkeys(wanted))
         if freshness.consistency is Consistency.CACHED:
             cached = self._cached_nodes(paths, freshness)
             if cached is None:
@@ -142,11 +142,11 @@ class Reads:
                 cached = self._cached_nodes(paths, freshness)
             if cached is not None:
                 self._check(cached.value)
-                return cached if len(paths) == len(wanted) else cached._replace(value=_again(wanted, paths, cached))
+                return cached if paths is wanted else cached._replace(value=_again(wanted, paths, cached))
         self.server += 1
         with _shares(held) as shares:
             answer = _states(await self.from_server.many(paths, owner, shares, **_currency(freshness)))
-        return answer if len(paths) == len(wanted) else answer._replace(value=_again(wanted, paths, answer))
+        return answer if paths is wanted else answer._replace(value=_again(wanted, paths, answer))
 
     async def get_some(
         self, paths: Sequence[str], freshness: Freshness, most_bytes: int, owner: str, held: ExitStack
@@ -275,7 +275,7 @@ class Reads:
                     raise result
 
     def _check(self, states: Sequence[ReadState]) -> None:
-        self.from_server.check(sum(len(each) for each in states if isinstance(each, bytes)))
+        self.from_server.check(sum([len(each) for each in states if type(each) is bytes]))
 
 
 def _shares(held: ExitStack | None) -> AbstractContextManager[ExitStack]:

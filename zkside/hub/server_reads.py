@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from zkside.core.window import Window
+from zkside.core.window import SLOW_S, Window
 from zkside.errors import TooLarge
 from zkside.model import record as records
 from zkside.model.operation import Exists, GetAcl, GetChildren, GetData, Operation, ReadMany, ReadResult, Reply, Sync
@@ -84,7 +84,7 @@ class ServerReads:
         """One node's, at `zxid` or later. `is_led`: as current as its leader is."""
         if isinstance(operation, Exists):
             return await self._ask(operation, is_led, zxid)
-        with await self.room(owner):
+        with self.in_flight.take(owner, NODE_BYTES) or await self.room(owner):
             reply: Reply[Any] = await self._ask(operation, is_led, zxid)
         return reply
 
@@ -94,7 +94,8 @@ class ServerReads:
         known, in_flight = self._listings, self.in_flight
         size_bytes = known.get(path)
         share = held.enter_context(await self.held.room(owner, size_bytes or self.held.limit_bytes // 2))
-        with await in_flight.room(owner, size_bytes or in_flight.limit_bytes // 2):
+        size_bytes = size_bytes or in_flight.limit_bytes // 2
+        with in_flight.take(owner, size_bytes) or await in_flight.room(owner, size_bytes):
             reply = await self._ask(GetChildren(path), is_led, zxid)
         size_bytes = sum(map(len, reply.value[0])) + NAME_BYTES * (len(reply.value[0]) + 1)
         share.resize(size_bytes)
@@ -111,6 +112,11 @@ class ServerReads:
         """
         share = held.enter_context(await self._keeping(owner, len(paths), self.held.limit_bytes // 2))
         batch = FIRST_BYTES // self._node_bytes(owner)
+        if len(paths) <= batch:
+            with await self.room(owner, len(paths)):
+                reply = await self._ask(_of(paths), is_led, zxid)
+            share.resize(self._size(reply.value, owner))
+            return reply
         results: list[ReadResult] = []
         cut_zxid, is_cut = 0, True
         while len(results) < len(paths):
@@ -165,18 +171,23 @@ class ServerReads:
         return min(LARGEST_BATCH, more_bytes * count // max(read_bytes, 1) + 1)
 
     def _size(self, results: Sequence[ReadResult], owner: str) -> int:
-        sizes_bytes = [len(each) for each in results if isinstance(each, bytes)]
-        # A large one is forgotten slowly: the next ones may be as large.
-        largest = max(NODE_BYTES, *sizes_bytes, self._node_bytes(owner) * 7 // 8)
-        _remember(self._largest, owner, min(largest, LARGEST_NODE_BYTES))
-        self.check(size_bytes := sum(sizes_bytes))
+        sizes_bytes = [len(each) for each in results if type(each) is bytes]
+        size_bytes, largest, known = sum(sizes_bytes), max(sizes_bytes, default=0), self._node_bytes(owner)
+        if largest > known or known > NODE_BYTES:
+            # A large one is forgotten slowly: the next ones may be as large.
+            _remember(self._largest, owner, min(max(largest, NODE_BYTES, known * 7 // 8), LARGEST_NODE_BYTES))
+        self.check(size_bytes)
         return size_bytes
 
     async def _ask(self, operation: Operation[T], is_led: bool, zxid: int) -> Reply[T]:
         began_s = time.monotonic()
-        reply = await self._ask_until(operation, is_led, zxid)
-        now_s = time.monotonic()
-        if self.window.took(now_s - began_s, now_s, _size_of(reply.value)):
+        if is_led or zxid:
+            reply = await self._ask_until(operation, is_led, zxid)
+        else:
+            reply = await self._session.call(operation, yields=True)
+        now_s, window = time.monotonic(), self.window
+        is_news = now_s - began_s > SLOW_S or window.size_bytes < window.most_bytes
+        if is_news and window.took(now_s - began_s, now_s, _size_of(reply.value)):
             self.in_flight.configure(self.window.size_bytes)
         return reply
 

@@ -51,12 +51,10 @@ class Flow:
     async def answer(
         self, name: str, context: Context, peer: Peer | None, size_bytes: int, *, is_made: bool = False
     ) -> None:
-        """Room for the answer to a unary call, before it is made; the present task is the call's, and gives it back.
+        """Room for a large answer to a unary call, before it is made; the present task is the call's and gives it back.
 
         `is_made`: what it is made of is in memory for it alone, and has no room elsewhere. Raises: TooLarge; Busy.
         """
-        if size_bytes < SMALL_BYTES:
-            return
         if size_bytes > (most := self._max_answer_bytes):
             raise TooLarge(
                 f"the answer would have {size_bytes} bytes, the limit is {most} (quotas.max_answer_size): "

@@ -78,8 +78,9 @@ class NodeServicer:
         if answer is None:
             who = owner("Get", call.context, call.peer)
             answer = await in_time(self._reads.get(path, freshness, who), freshness, call)
-        is_made = answer.root is None  # what is cached takes no more memory while it waits
-        await self._flow.answer("Get", call.context, call.peer, len(answer.value), is_made=is_made)
+        if len(answer.value) >= SMALL_BYTES:
+            is_made = answer.root is None  # what is cached takes no more memory while it waits
+            await self._flow.answer("Get", call.context, call.peer, len(answer.value), is_made=is_made)
         return self._encoded_get(path, answer, call)
 
     def _encoded_get(self, path: str, answer: Answer[Record], call: Call) -> bytes:
@@ -100,8 +101,9 @@ class NodeServicer:
             who = owner("GetMany", call.context, call.peer)
             answer = await in_time(self._reads.get_many(wanted, freshness, who, held), freshness, call)
             # Before anything is copied, and each path as often as it is named.
-            size_bytes = sum(len(state) for state in answer.value if isinstance(state, bytes))
-            await self._flow.answer("GetMany", call.context, call.peer, size_bytes + sum(map(len, wanted)))
+            size_bytes = sum([len(state) for state in answer.value if type(state) is bytes]) + sum(map(len, wanted))
+            if size_bytes >= SMALL_BYTES:
+                await self._flow.answer("GetMany", call.context, call.peer, size_bytes)
             return _many(self._header(answer), wanted, answer.value)
 
     async def exists(self, request: node_pb2.ExistsRequest, call: Call) -> node_pb2.ExistsResponse:
@@ -142,8 +144,9 @@ class NodeServicer:
             answer = answer._replace(zxid=min(answer.zxid, nodes.zxid))
             page = page[: _fitting(nodes.value)]
             states = nodes.value[: len(page)]
-            size_bytes = sum(len(state) for state in states if isinstance(state, bytes))
-            await self._flow.answer("List", call.context, call.peer, size_bytes)
+            size_bytes = sum([len(state) for state in states if type(state) is bytes])
+            if size_bytes >= SMALL_BYTES:
+                await self._flow.answer("List", call.context, call.peer, size_bytes)
             for child, state in zip(children, states, strict=False):
                 if isinstance(state, bytes):
                     convert.fill_node(response.nodes.add(), child, state)
@@ -295,8 +298,9 @@ def _many(header: common_pb2.Header, wanted: Sequence[str], states: Sequence[Rea
     message with the results of all."""
     response = node_pb2.GetManyResponse(header=header)
     if len(set(wanted)) == len(wanted):
+        add = response.results.add
         for path, state in zip(wanted, states, strict=True):
-            _fill_result(response.results.add(path=path), path, state)
+            _fill_result(add(path=path), path, state)
         return response.SerializeToString()
     encoded: dict[str, bytes] = {}
     for path, state in zip(wanted, states, strict=True):
