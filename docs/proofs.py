@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"
 
-_NUMBER = re.compile(r"\b([SWRNHTO])(\d{1,2})(?:[-–]\1?(\d{1,2}))?\b")  # noqa: RUF001
+_NUMBER = re.compile(r"\b([SWRNHVTO])(\d{1,2})(?:[-–]\1?(\d{1,2}))?\b")  # noqa: RUF001
 _GUARANTEE = re.compile(r"^- \*\*([A-Z]\d+)\*\* ")
 
 

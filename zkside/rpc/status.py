@@ -47,7 +47,7 @@ TABLE: dict[type[ZksideError], Row] = {
         "a field has a value that makes no sense, an unknown enum value, or the message cannot be parsed",
     ),
     errors.TooLarge: Row(
-        _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries; refused before it was sent"
+        _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries or on an answer; refused before it was sent"
     ),
     errors.NotSupported: Row(_C.UNIMPLEMENTED, "the ZooKeeper server lacks it (TTL nodes are off, for one)"),
     errors.Refused: Row(_C.FAILED_PRECONDITION, ""),
