@@ -18,12 +18,14 @@ from tests.ops.process import DaemonProcess
 from tests.parts.proxy import Proxy
 from tests.rpc.host import Host, Stubs, failure, fault
 from tests.rpc.untaking import Untaking
+from zkside.cli.zookeeper import Installation, ZooKeeperServer
 from zkside.pb import common_pb2, lock_pb2, node_pb2, session_pb2, watch_pb2
 from zkside.pb.node_pb2 import GetManyRequest, GetRequest, SetRequest
 from zkside.rpc.streams import QuotaSettings
 
 MOST_RESIDENT_BYTES = 400_000_000
 MEGABYTE = bytes(1_000_000)
+MOST_NODES = 24
 
 
 def started(directory: Path, hosts: str) -> DaemonProcess:
@@ -62,6 +64,43 @@ def metric(daemon: DaemonProcess, name: str) -> float:
 def daemon(tmp_path: Path, hosts: str) -> Iterator[DaemonProcess]:
     with started(tmp_path, hosts) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def server(zookeeper_installation: Installation) -> Iterator[ZooKeeperServer]:
+    """With more memory than the one that all tests share: a server keeps the last 500 transactions, however large."""
+    with ZooKeeperServer(zookeeper_installation, tick_ms=200, heap_mb=1024) as server:
+        yield server
+
+
+@pytest.fixture
+def chroot(server: ZooKeeperServer) -> Iterator[str]:
+    client = KazooClient(server.hosts)
+    client.start(timeout=30)
+    yield client.create("/test-", sequence=True)
+    client.stop()
+    client.close()
+
+
+@pytest.fixture
+def hosts(server: ZooKeeperServer, chroot: str) -> str:
+    return server.hosts + chroot
+
+
+@pytest.fixture
+def proxy(server: ZooKeeperServer) -> Iterator[Proxy]:
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def megabytes(stock_client: KazooClient) -> list[str]:
+    """Large nodes."""
+    paths = [f"/tree/{number}" for number in range(MOST_NODES)]
+    stock_client.create("/tree")
+    for path in paths:
+        stock_client.create(path, MEGABYTE)
+    return paths
 
 
 @asynccontextmanager
@@ -136,46 +175,41 @@ async def neighbour(small: Stubs, stock_client: KazooClient) -> AsyncIterator[Ne
 
 
 async def test_a_node_named_thousands_of_times_is_refused_before_it_is_copied(
-    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, stock_client: KazooClient
+    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, megabytes: list[str]
 ) -> None:
     """V4, O1: case 9. A request of 12 kB made 5.8 GB."""
-    stock_client.create("/big", MEGABYTE)
     for consistency in (CACHED, SERVER):
-        fault = await failure(large.node.GetMany(GetManyRequest(paths=["/big"] * 2_000, options=options(consistency))))
+        fault = await failure(
+            large.node.GetMany(GetManyRequest(paths=megabytes[:1] * 2_000, options=options(consistency)))
+        )
         assert (fault.code, fault.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE")
         assert "max_answer_size" in fault.message
-    answer = await large.node.GetMany(GetManyRequest(paths=["/big", "/small"] * 10, options=options(CACHED)))
-    assert [each.path for each in answer.results] == ["/big", "/small"] * 10
+    answer = await large.node.GetMany(GetManyRequest(paths=[megabytes[0], "/small"] * 10, options=options(CACHED)))
+    assert [each.path for each in answer.results] == [megabytes[0], "/small"] * 10
     assert all(each.node.data == MEGABYTE for each in answer.results[::2])
     neighbour.assert_undisturbed(within_s=1.5)
     assert peak_bytes(daemon.pid) < MOST_RESIDENT_BYTES
 
 
 async def test_many_large_reads_at_once_are_answered_in_turn_and_leases_keep_their_time(
-    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, stock_client: KazooClient
+    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, megabytes: list[str]
 ) -> None:
     """V4: case 10, with as much as one answer may have."""
-    paths = [f"/big{number}" for number in range(12)]
-    for path in paths:
-        stock_client.create(path, MEGABYTE)
-    request = GetManyRequest(paths=paths, options=options(SERVER))
+    request = GetManyRequest(paths=megabytes[:12], options=options(SERVER))
     answers = await asyncio.gather(*(_size_of(large, request) for _ in range(40)))
     assert answers == [12 * len(MEGABYTE)] * 40
     neighbour.assert_undisturbed(within_s=1.5)
     assert peak_bytes(daemon.pid) < MOST_RESIDENT_BYTES
-    assert metric(daemon, 'zkside_bytes_calls_waited_total{direction="reads"}') > 0
+    assert metric(daemon, 'zkside_bytes_calls_waited_total{direction="held"}') > 0
     assert metric(daemon, 'zkside_bytes_in_flight{direction="answers"}') == 0
     assert metric(daemon, 'zkside_bytes_in_flight{direction="reads"}') == 0
 
 
 async def test_reads_of_more_than_an_answer_may_have_end_early_and_say_so(
-    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, stock_client: KazooClient
+    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, megabytes: list[str]
 ) -> None:
-    """V4: case 10 as it was found: 40 times 60 MB, which cost the session."""
-    paths = [f"/big{number}" for number in range(60)]
-    for path in paths:
-        stock_client.create(path, MEGABYTE)
-    request = GetManyRequest(paths=paths, options=options(SERVER))
+    """V4: case 10 as it was found: 40 large ones, of 60 MB then, which cost the session."""
+    request = GetManyRequest(paths=megabytes, options=options(SERVER))
     faults = await asyncio.gather(*(failure(large.node.GetMany(request)) for _ in range(40)))
     assert {fault.reason for fault in faults} == {"TOO_LARGE"}
     neighbour.assert_undisturbed(within_s=1.5)
@@ -188,13 +222,10 @@ async def _size_of(stubs: Stubs, request: Any) -> int:
 
 
 async def test_on_a_slow_way_proofs_keep_their_time(
-    proxy: Proxy, proxy_hosts: str, tmp_path: Path, stock_client: KazooClient
+    proxy: Proxy, proxy_hosts: str, tmp_path: Path, stock_client: KazooClient, megabytes: list[str]
 ) -> None:
     """V4: as little is expected at a time as comes in time."""
-    paths = [f"/big{number}" for number in range(4)]
-    for path in paths:
-        stock_client.create(path, MEGABYTE)
-    request = GetManyRequest(paths=paths, options=options(SERVER))
+    request = GetManyRequest(paths=megabytes[:4], options=options(SERVER))
     proxy.limit_replies(8e6)
     with started(tmp_path, proxy_hosts) as daemon:
         async with connected(daemon) as large, Stubs(daemon.address) as small:
@@ -275,14 +306,11 @@ async def test_what_nobody_takes_keeps_its_room_until_its_client_goes(
 
 
 async def test_who_takes_nothing_costs_bounded_memory_and_delays_nobody(
-    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, stock_client: KazooClient
+    daemon: DaemonProcess, large: Stubs, neighbour: Neighbour, megabytes: list[str]
 ) -> None:
     """V4, W8: watches of a large subtree, and large answers, of which nothing is ever taken."""
-    paths = [f"/tree/{number}" for number in range(12)]
-    for path in paths:
-        stock_client.create(path, MEGABYTE, makepath=True)
     target = watch_pb2.WatchTarget(path="/tree", scope=watch_pb2.SCOPE_SUBTREE, with_data=True)
-    reading = GetManyRequest(paths=paths, options=options(CACHED))
+    reading = GetManyRequest(paths=megabytes[:12], options=options(CACHED))
     async with Untaking(daemon.address.removeprefix("unix:")) as untaking:
         for _ in range(20):
             untaking.ask("/zkside.v1.WatchService/Watch", watch_pb2.WatchRequest(targets=[target]))
@@ -290,7 +318,7 @@ async def test_who_takes_nothing_costs_bounded_memory_and_delays_nobody(
         await soon(lambda: metric(daemon, 'zkside_bytes_calls_waiting{direction="answers"}') >= 10)
         await soon(lambda: metric(daemon, 'zkside_bytes_in_flight{direction="messages"}') > 10e6)
         for _ in range(20):
-            data = (await large.node.Get(GetRequest(path=paths[0], options=options(CACHED)))).node.data
+            data = (await large.node.Get(GetRequest(path=megabytes[0], options=options(CACHED)))).node.data
             assert data == MEGABYTE
         neighbour.assert_undisturbed(within_s=1.5)
         assert 0 < metric(daemon, 'zkside_bytes_in_flight{direction="answers"}') < 40e6

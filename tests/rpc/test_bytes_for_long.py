@@ -17,14 +17,20 @@ from tests.rpc.test_bytes import (
     MOST_RESIDENT_BYTES,
     SERVER,
     Neighbour,
+    chroot,
     connected,
+    hosts,
+    megabytes,
     metric,
     options,
     peak_bytes,
+    server,
     started,
 )
 from tests.rpc.untaking import Untaking
 from zkside.pb import node_pb2, watch_pb2
+
+__all__ = ["chroot", "hosts", "megabytes", "server"]
 
 LASTS_S = 60.0
 EXPECTED = {"TOO_LARGE", "QUOTA"}
@@ -32,18 +38,15 @@ EXPECTED = {"TOO_LARGE", "QUOTA"}
 
 @pytest.mark.faults
 async def test_large_reads_large_writes_and_who_takes_nothing_leave_a_neighbour_in_peace(
-    tmp_path: Path, hosts: str, stock_client: KazooClient
+    tmp_path: Path, hosts: str, stock_client: KazooClient, megabytes: list[str]
 ) -> None:
     """V4: cases 9 and 10 for a minute, beside watches of large trees that nobody reads."""
-    paths = [f"/tree/{number}" for number in range(60)]
-    for path in paths:
-        stock_client.create(path, MEGABYTE, makepath=True)
     stock_client.create("/small", b"x")
     stock_client.create("/written", b"")
     requests = [
         node_pb2.GetManyRequest(paths=some, options=options(consistency))
         for consistency in (SERVER, CACHED)
-        for some in (paths, paths[:12], ["/tree/0"] * 2_000)
+        for some in (megabytes, megabytes[:12], megabytes[:1] * 2_000)
     ]
     target = watch_pb2.WatchTarget(path="/tree", scope=watch_pb2.SCOPE_SUBTREE, with_data=True)
     ends_s = time.monotonic() + LASTS_S
@@ -72,5 +75,5 @@ async def test_large_reads_large_writes_and_who_takes_nothing_leave_a_neighbour_
             await asyncio.gather(*(read(large, number) for number in range(40)))
             neighbour.assert_undisturbed(within_s=2.0)
         assert reasons <= EXPECTED
-        assert metric(daemon, 'zkside_bytes_calls_waited_total{direction="reads"}') > 0
+        assert metric(daemon, 'zkside_bytes_calls_waited_total{direction="held"}') > 0
         assert peak_bytes(daemon.pid) < MOST_RESIDENT_BYTES
