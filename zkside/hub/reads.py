@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, NamedTuple, TypedDict, TypeVar
 
-from zkside.errors import NoAuth, NoNode, TooLarge, TooStale, ZksideError
+from zkside.errors import NoAuth, NoNode, Quota, TooLarge, TooStale, ZksideError
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Root, Roots
@@ -262,7 +262,10 @@ class Reads:
         if self._roots.live_at(path) is not None:
             return True
         with await self.from_server.room(owner):
-            return await self._keep(path, Scope.NODE)
+            try:
+                return await self._keep(path, Scope.NODE)
+            except Quota:
+                return False  # there is no room in the caches: ZooKeeper answers
 
     async def _keep_all(self, wanted: Sequence[str], owner: str) -> None:
         """Have paths cached from now on, as far as they can be. Raises: TooLarge, as soon as it is known."""
