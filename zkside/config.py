@@ -193,6 +193,13 @@ class Hub:
         "Nodes in all caches; a target beyond is refused with QUOTA.",
         live=True,
     )
+    max_cached_size_bytes: int = _key(
+        Size(1 << 20, 1 << 40),
+        192 << 20,
+        "Bytes of the nodes in all caches; a target beyond is refused with QUOTA, and a cached read of another path "
+        "is answered by ZooKeeper. Nodes that grow while they are watched may pass it.",
+        live=True,
+    )
     max_roots: int = _key(
         Number(1, 10_000_000),
         100_000,
@@ -267,6 +274,38 @@ class Quotas:
         Number(1, 100_000),
         1_000,
         "Writes of one Pipeline stream under way; more wait in the client.",
+        live=True,
+    )
+    max_requests_size_bytes: int = _key(
+        Size(1 << 20, 1 << 40),
+        16 << 20,
+        "Bytes of requests of 16 KiB and more under way, half of it of one client; who finds no room waits, and is "
+        "refused if as much waits already.",
+        live=True,
+    )
+    max_reads_size_bytes: int = _key(
+        Size(1 << 20, 1 << 40),
+        32 << 20,
+        "Bytes of ZooKeeper's answers to reads of clients under way, half of it to those of one client; others wait.",
+        live=True,
+    )
+    max_answers_size_bytes: int = _key(
+        Size(1 << 20, 1 << 40),
+        32 << 20,
+        "Bytes of answers of 16 KiB and more that clients have not taken yet, half of it of one client; others wait.",
+        live=True,
+    )
+    max_messages_size_bytes: int = _key(
+        Size(1 << 20, 1 << 40),
+        64 << 20,
+        "Bytes of messages of streams of 16 KiB and more that clients have not taken yet, half of it of one client; "
+        "who finds no room waits, and its stream is ended if as much waits already.",
+        live=True,
+    )
+    max_answer_size_bytes: int = _key(
+        Size(1 << 20, 1 << 30),
+        16 << 20,
+        "Bytes of the nodes in one answer; more is refused with TOO_LARGE.",
         live=True,
     )
 

@@ -120,6 +120,9 @@ def hub_settings(config: Config) -> HubSettings:
     return HubSettings(
         idle_eviction_s=config.hub.idle_eviction_s,
         max_cached_nodes=config.hub.max_cached_nodes,
+        max_cached_bytes=config.hub.max_cached_size_bytes,
+        max_reads_bytes=config.quotas.max_reads_size_bytes,
+        max_answer_bytes=config.quotas.max_answer_size_bytes,
         max_roots=config.hub.max_roots,
         window_size=config.hub.window_size,
         event_queue_size=config.hub.event_queue_size,
@@ -145,6 +148,10 @@ def quota_settings(config: Config) -> QuotaSettings:
         max_calls=config.quotas.max_calls,
         message_timeout_s=config.quotas.message_timeout_s,
         max_pipeline=config.quotas.max_pipeline,
+        max_requests_bytes=config.quotas.max_requests_size_bytes,
+        max_answers_bytes=config.quotas.max_answers_size_bytes,
+        max_messages_bytes=config.quotas.max_messages_size_bytes,
+        max_answer_bytes=config.quotas.max_answer_size_bytes,
     )
 
 

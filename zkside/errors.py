@@ -15,6 +15,7 @@
     │   ├── SessionSuspended
     │   ├── TooStale
     │   ├── Quota
+    │   │   └── Busy                        (later there is room)
     │   ├── Throttled                       (by ZooKeeper)
     │   ├── Draining
     │   └── WaitTimeout                     (made by clients: waited for a hold, not granted)
@@ -179,6 +180,10 @@ class Quota(Unavailable):
     """A limit on streams, holds, watches, requests or bytes is reached."""
 
     reason = "QUOTA"
+
+
+class Busy(Quota):
+    """Too much is under way at the moment."""
 
 
 class Throttled(Unavailable):

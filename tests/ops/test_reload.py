@@ -21,7 +21,7 @@ from zkside.config_source import read
 from zkside.daemon import Daemon
 from zkside.daemon_operation import differences, merged
 from zkside.daemon_parts import Backend
-from zkside.errors import Quota
+from zkside.errors import Quota, TooLarge
 from zkside.hub.subscription import SnapshotChunk
 from zkside.model.admin import ReloadStatistics
 from zkside.model.watch import EventTarget, Target, WatchKind
@@ -200,9 +200,36 @@ async def log_level(stand: Stand) -> None:
     assert logger.isEnabledFor(logging.DEBUG)
 
 
+async def max_cached_size(stand: Stand) -> None:
+    stand.set(hub__max_cached_size="1MiB")
+    async with stand.client() as client:
+        for path in ("/a", "/b", "/c"):
+            await client.create(path, bytes(700_000))
+            await client.get(path, consistency=Consistency.CACHED)
+    assert len(stand.daemon.hub.roots) == 1
+
+
+async def max_answer_size(stand: Stand) -> None:
+    stand.set(quotas__max_answer_size="1MiB")
+    async with stand.client() as client:
+        for path in ("/a", "/b"):
+            await client.create(path, bytes(700_000))
+        with pytest.raises(TooLarge):
+            await client.get_many(["/a", "/b"])
+
+
+async def sizes_under_way(stand: Stand) -> None:
+    """How much room there is; tests/rpc/test_bytes.py shows what that means."""
+    stand.set(**{f"quotas__max_{each}_size": "1MiB" for each in ("requests", "reads", "answers", "messages")})
+    flow, reads = stand.daemon.rpc.interceptors.flow, stand.daemon.hub.reads.from_server
+    for each in (flow.requests, flow.answers, flow.messages, reads.held, reads.in_flight):
+        assert each.limit_bytes == 1 << 20
+
+
 PROBES: dict[str, Callable[[Stand], Awaitable[None]]] = {
     "hub.idle_eviction": idle_eviction,
     "hub.max_cached_nodes": max_cached_nodes,
+    "hub.max_cached_size": max_cached_size,
     "hub.max_roots": max_roots,
     "hub.window_size": window_size,
     "hub.event_queue_size": event_queue_size,
@@ -212,6 +239,11 @@ PROBES: dict[str, Callable[[Stand], Awaitable[None]]] = {
     "quotas.max_streams_per_client": max_streams_per_client,
     "quotas.message_timeout": message_timeout,
     "quotas.max_holds": max_holds,
+    "quotas.max_answer_size": max_answer_size,
+    "quotas.max_requests_size": sizes_under_way,
+    "quotas.max_reads_size": sizes_under_way,
+    "quotas.max_answers_size": sizes_under_way,
+    "quotas.max_messages_size": sizes_under_way,
     "log.level": log_level,
 }
 AS_A_PROCESS = ("log.format", "shutdown.grace", "shutdown.session")

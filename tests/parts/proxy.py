@@ -27,6 +27,10 @@ class _Way:
 
     held: bool = False
     delay_s: float = 0.0
+    bytes_per_s: float = 0.0
+    """0: as many as come."""
+    free_s: float = 0.0
+    """When what came so far has passed, at that rate."""
     size_bytes: int = 0
     frames: int = 0
     """ZooKeeper packets: a length of four bytes, then as many bytes. Held ones are counted."""
@@ -98,9 +102,13 @@ class _Side(asyncio.Protocol):
 
     def _pass(self, data: bytes | None) -> None:
         loop = asyncio.get_running_loop()
-        self._waiting.append((loop.time() + self._way.delay_s, data))
-        if self._way.delay_s:
-            loop.call_later(self._way.delay_s + 0.001, self.flush)
+        way, now = self._way, loop.time()
+        if way.bytes_per_s:
+            way.free_s = max(way.free_s, now) + len(data or b"") / way.bytes_per_s
+        due = max(now, way.free_s) + way.delay_s
+        self._waiting.append((due, data))
+        if due > now:
+            loop.call_later(due - now + 0.001, self.flush)
         else:
             self.flush()
 
@@ -109,7 +117,7 @@ class _Side(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         while self._waiting and self.peer is not None and not self._way.held:
             due, data = self._waiting[0]
-            if self._way.delay_s and due > now:
+            if due > now:
                 return
             self._waiting.popleft()
             if self.peer.transport is None:
@@ -204,7 +212,8 @@ class Proxy:
         """Let everything pass again without delay, first of all what was held (TCP loses nothing)."""
 
         def heal() -> None:
-            self.requests.delay_s = self.replies.delay_s = 0.0
+            for way in (self.requests, self.replies):
+                way.delay_s = way.bytes_per_s = way.free_s = 0.0
             self._hold(requests=False, replies=False)
 
         self._run(heal)
@@ -216,6 +225,14 @@ class Proxy:
             self.requests.delay_s = self.replies.delay_s = delay_s
 
         self._run(delay)
+
+    def limit_replies(self, bytes_per_s: float) -> None:
+        """Let no more than this pass towards clients; what comes faster is kept, however much it is."""
+
+        def limit() -> None:
+            self.replies.bytes_per_s = bytes_per_s
+
+        self._run(limit)
 
     @property
     def open_connections(self) -> int:

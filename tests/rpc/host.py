@@ -47,8 +47,8 @@ CHANNEL_OPTIONS = (("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool"
 class Stubs:
     """Every service over one channel."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    def __init__(self, address: str, options: tuple[tuple[str, int], ...] = ()) -> None:
+        self.channel = grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *options))
         self.session: Any = session_pb2_grpc.SessionServiceStub(self.channel)
         self.node: Any = node_pb2_grpc.NodeServiceStub(self.channel)
         self.watch: Any = watch_pb2_grpc.WatchServiceStub(self.channel)

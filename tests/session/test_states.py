@@ -290,10 +290,10 @@ class Stubborn:
         self.close = inner.close
         self.statistics = inner.statistics
 
-    def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
+    def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
         if self._failing is not None and isinstance(operation, self._failing):
             raise RuntimeError("a bug in the backend")
-        return self._inner.call(operation)
+        return self._inner.call(operation, yields=yields)
 
 
 async def test_an_error_in_the_timer_ends_in_a_new_connection_of_the_same_session(

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from zkside.errors import SessionSuspended
+from zkside.errors import Quota, SessionSuspended
 from zkside.model.operation import Reply, Sync
 from zkside.zk.requests import ENOUGH, GATHER_S, Limits, Requests, Traffic
 
@@ -15,8 +15,8 @@ from zkside.zk.requests import ENOUGH, GATHER_S, Limits, Requests, Traffic
 class Wire:
     """Requests over a connection on which the test answers; `writes` holds the xids of each write."""
 
-    def __init__(self) -> None:
-        self.requests = Requests("", Limits(), Traffic())
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.requests = Requests("", limits or Limits(), Traffic())
         self.requests.write = self._write
         self.writes: list[list[int]] = []
         self.is_written = asyncio.Event()
@@ -123,3 +123,32 @@ async def test_what_was_gathered_when_the_connection_was_lost_is_surely_not_sent
         await gathered
     await asyncio.sleep(2 * GATHER_S)
     assert wire.writes == [[1]]
+
+
+async def test_the_sessions_own_requests_overtake_those_that_yield() -> None:
+    """V4: a proof does not wait for what clients have asked for."""
+    wire = Wire()
+    theirs = [wire.requests.call(Sync(f"/{number}"), yields=True) for number in range(3)]
+    own = wire.ask()
+    await turns(1)
+    assert wire.writes == [[1, 2, 3, 4]]
+    wire.answer(1)
+    assert own.done()
+    assert not any(each.done() for each in theirs)
+    for xid in (2, 3, 4):
+        wire.answer(xid)
+        assert [each.done() for each in theirs] == [number < xid - 1 for number in range(3)]
+
+
+async def test_what_yields_leaves_room_for_the_sessions_own() -> None:
+    """V4: neither what is in flight nor what is queued of clients keeps a proof out."""
+    wire = Wire(Limits(max_in_flight=10, max_queued=20, max_queued_bytes=1000))
+    theirs = [wire.requests.call(Sync("/"), yields=True) for _ in range(40)]
+    await turns(2)
+    assert [len(each) for each in wire.writes] == [9]
+    refused = [each for each in theirs if each.done()]
+    assert refused
+    assert all(isinstance(each.exception(), Quota) for each in refused)
+    wire.ask()
+    await turns(1)
+    assert wire.writes[1:] == [[10]]

@@ -145,7 +145,7 @@ class Hub:
             on_history=self._on_history,
         )
         self.watchdog = Watchdog(session, self.roots, self.reader, self.keeper)
-        self.reads = Reads(session, self.table, self.roots, self.reader, self.keeper, self.settings.max_roots)
+        self.reads = Reads(session, self.table, self.roots, self.reader, self.keeper, self.settings)
         self._feeds: dict[tuple[str, Scope], list[Feed]] = {}
         self._subscriptions: set[Subscription] = set()
         self._events = EventIndex()
@@ -164,7 +164,7 @@ class Hub:
         """These hold from now on, but for `state_dir`; the log of a target that is watched keeps its size."""
         self.settings = settings
         self.keeper.configure(settings)
-        self.reads.max_roots = settings.max_roots
+        self.reads.configure(settings)
 
     def start(self) -> None:
         """Restore what was kept on disk, and follow the session."""

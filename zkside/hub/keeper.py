@@ -61,7 +61,7 @@ class Keeper:
         self._table = table
         self._roots = roots
         self._reader = reader
-        self._loader = Loader(session, table, roots, reader, settings.max_cached_nodes)
+        self._loader = Loader(session, table, roots, reader, settings)
         self._disk = DiskSnapshot(settings.state_dir, settings.identity) if settings.state_dir else None
         self.revalidation = Revalidation(session, table, roots, reader, self._loader, settings.revalidate_interval_s)
         self._on_reconnected = on_reconnected
@@ -361,7 +361,7 @@ class Keeper:
     def configure(self, settings: HubSettings) -> None:
         """These hold from now on, but for state_dir."""
         self._settings = settings
-        self._loader.max_nodes = settings.max_cached_nodes
+        self._loader.settings = settings
         self.revalidation.configure(settings.revalidate_interval_s)
         self._configured.set()
 

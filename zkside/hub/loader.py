@@ -11,6 +11,7 @@ from zkside.errors import NoAuth, Quota, ZksideError
 from zkside.hub.asking import is_unreadable
 from zkside.hub.reader import Announced, Reader
 from zkside.hub.roots import Root, Roots
+from zkside.hub.settings import HubSettings
 from zkside.hub.table import NodeTable
 from zkside.hub.walk import Walk
 from zkside.model import record as records
@@ -25,12 +26,12 @@ PURGE_SLICE = 2000
 class Loader:
     """Fills the node table and keeps it true over outages."""
 
-    def __init__(self, session: Session, table: NodeTable, roots: Roots, reader: Reader, max_nodes: int) -> None:
+    def __init__(self, session: Session, table: NodeTable, roots: Roots, reader: Reader, settings: HubSettings) -> None:
         self._session = session
         self._table = table
         self._roots = roots
         self._reader = reader
-        self.max_nodes = max_nodes
+        self.settings = settings
         self.unlisted: dict[str, ZksideError] = {}
         """Known nodes whose lists of children the last comparison could not read: what lies below them is stale."""
 
@@ -64,8 +65,8 @@ class Loader:
             found = _state(result)
             if found is not None and not (path == root.path and found == UNREADABLE):
                 self._table.put(path, found)
-                if len(self._table.records) > self.max_nodes and not root.is_vital:
-                    raise Quota(f"the cache holds at most {self.max_nodes} nodes; {root.path} does not fit")
+                if not root.is_vital:
+                    self._check_room(root)
             elif path == root.path:
                 self._table.put(path, None)
                 if isinstance(result, NoAuth) or is_unreadable(result):
@@ -85,6 +86,18 @@ class Loader:
             if path not in root.announced and self._roots.live_at(path) is None:
                 self._table.forget(path)  # nobody would read it again
         return walk.zxid
+
+    def _check_room(self, root: Root) -> None:
+        """Raises: Quota, if the caches have more than they may have."""
+        most = self.settings.max_cached_nodes
+        if len(self._table.records) > most:
+            raise Quota(f"the cache holds at most {most} nodes; {root.path} does not fit")
+        most = self.settings.max_cached_bytes
+        if self._table.bytes > most:
+            raise Quota(
+                f"the caches hold at most {most} bytes (hub.max_cached_size); {root.path} does not fit",
+                limit="max_cached_size",
+            )
 
     async def compare(self, since: int, *, is_same_history: bool = True) -> None:
         """Read all live roots again, and hand what differs to the reader, as changed since that zxid.

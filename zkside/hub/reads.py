@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypedDict, TypeVar
 
-from zkside.errors import HistoryChanged, NoAuth, NoNode, TooStale, ZksideError
+from zkside.errors import NoAuth, NoNode, Quota, TooLarge, TooStale, ZksideError
 from zkside.hub.keeper import Keeper
 from zkside.hub.reader import Reader
 from zkside.hub.roots import Root, Roots
+from zkside.hub.server_reads import ServerReads
+from zkside.hub.settings import HubSettings
 from zkside.hub.table import NodeTable
 from zkside.model import record as records
-from zkside.model.operation import Exists, GetChildren, GetData, Operation, ReadMany, Reply, Sync
+from zkside.model.operation import Exists, GetData, ReadResult, Reply
 from zkside.model.record import UNREADABLE, Record
 from zkside.model.stat import STAT_SIZE_BYTES, Stat
 from zkside.model.watch import Scope
@@ -23,8 +26,6 @@ from zkside.zk.session import Session
 
 T = TypeVar("T")
 
-# A server that is behind min_zxid although it has answered a sync is asked again after this long.
-BEHIND_RETRY_S = 0.05
 KEPT_AT_ONCE = 250
 
 
@@ -70,19 +71,36 @@ MAY_NOT_BE_READ = "its access control list does not allow it"
 
 
 class Reads:
-    """Every method raises TooStale, SessionSuspended, SessionLost, NoAuth as fits, beside what it names."""
+    """Every method raises TooStale, SessionSuspended, SessionLost, NoAuth as fits, beside what it names; and
+    Busy, when too many reads wait.
+
+    `owner` has to share its room for answers of ZooKeeper with itself (hub/server_reads.py); `held` is closed by the
+    caller once it no longer has the answer's value, and where none is given the value is taken to be short-lived.
+    """
 
     def __init__(
-        self, session: Session, table: NodeTable, roots: Roots, reader: Reader, keeper: Keeper, max_roots: int
+        self,
+        session: Session,
+        table: NodeTable,
+        roots: Roots,
+        reader: Reader,
+        keeper: Keeper,
+        settings: HubSettings,
     ) -> None:
         self._session = session
         self._table = table
         self._roots = roots
         self._reader = reader
         self._keeper = keeper
-        self.max_roots = max_roots
+        self.from_server = ServerReads(session, settings.max_reads_bytes, settings.max_answer_bytes)
+        self._settings = settings
         self.cached = 0
         self.server = 0
+
+    def configure(self, settings: HubSettings) -> None:
+        """These hold from now on."""
+        self._settings = settings
+        self.from_server.configure(settings.max_reads_bytes, settings.max_answer_bytes)
 
     def get_nowait(self, path: str, freshness: Freshness) -> Answer[Record] | None:
         """As `get`, if that needs no wait: None if it does."""
@@ -91,60 +109,78 @@ class Reads:
         answer = self._cached_node(path, freshness)
         return None if answer is None else _existing(path, answer)
 
-    async def get(self, path: str, freshness: Freshness) -> Answer[Record]:
+    async def get(self, path: str, freshness: Freshness, owner: str = "") -> Answer[Record]:
         """Raises NoNode."""
         if freshness.consistency is Consistency.CACHED:
-            answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness)
+            answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness, owner)
             if answer is not None:
                 return _existing(path, answer)
+        self.server += 1
         try:
-            got = await self._from_server(GetData(path), freshness)
+            got = _current(await self.from_server.read(GetData(path), owner, **_currency(freshness)))
         except (NoAuth, NoNode) as error:
             self._learn(path, _refused(error))
             raise
         self._learn(path, got.value)
         return got
 
-    async def exists(self, path: str, freshness: Freshness) -> Answer[Stat | None]:
+    async def exists(self, path: str, freshness: Freshness, owner: str = "") -> Answer[Stat | None]:
         """An absent node is an answer."""
         if freshness.consistency is Consistency.CACHED:
-            answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness)
+            answer = self._cached_node(path, freshness) or await self._cache_node(path, freshness, owner)
             if answer is not None:
                 stat = None if answer.value is None else records.stat(answer.value)
                 return Answer(stat, answer.zxid, answer.stale, answer.age_s)
+        self.server += 1
         try:
-            found = await self._from_server(Exists(path), freshness)
+            found = _current(await self.from_server.read(Exists(path), owner, **_currency(freshness)))
         except NoAuth as error:
             self._learn(path, _refused(error))
             raise
         self._learn_stat(path, found.value)
         return found
 
-    async def get_many(self, wanted: Sequence[str], freshness: Freshness) -> Answer[list[ReadState]]:
-        """One consistent cut (GUARANTEES R6)."""
+    async def get_many(
+        self, wanted: Sequence[str], freshness: Freshness, owner: str = "", held: ExitStack | None = None
+    ) -> Answer[list[ReadState]]:
+        """One consistent cut (GUARANTEES R6). A path that is named again is not read again.
+
+        Raises: TooLarge, if the nodes take more than one answer may have.
+        """
+        paths = wanted if len(set(wanted)) == len(wanted) else list(dict.fromkeys(wanted))
         if freshness.consistency is Consistency.CACHED:
-            cached = self._cached_nodes(wanted, freshness)
+            cached = self._cached_nodes(paths, freshness)
             if cached is None:
-                await self._keep_all(wanted)
-                cached = self._cached_nodes(wanted, freshness)
+                await self._keep_all(paths, owner)
+                cached = self._cached_nodes(paths, freshness)
+            if cached is not None:
+                self._check(cached.value)
+                return cached if paths is wanted else cached._replace(value=_again(wanted, paths, cached))
+        self.server += 1
+        with _shares(held) as shares:
+            answer = self._states(paths, await self.from_server.many(paths, owner, shares, **_currency(freshness)))
+        return answer if paths is wanted else answer._replace(value=_again(wanted, paths, answer))
+
+    async def get_some(
+        self, paths: Sequence[str], freshness: Freshness, most_bytes: int, owner: str, held: ExitStack
+    ) -> Answer[list[ReadState]]:
+        """The first of many nodes, as many as take about `most_bytes`; one at least."""
+        if freshness.consistency is Consistency.CACHED:
+            cached = self._cached_nodes(paths, freshness)
+            if cached is None:
+                with suppress(TooLarge):
+                    await self._keep_all(paths, owner)
+                cached = self._cached_nodes(paths, freshness)
             if cached is not None:
                 return cached
-        answer = await self._from_server(ReadMany(tuple(map(GetData, wanted))), freshness)
-        states: list[ReadState] = []
-        for path, result in zip(wanted, answer.value, strict=True):
-            if isinstance(result, bytes):
-                self._learn(path, result)
-            elif isinstance(result, NoAuth | NoNode):
-                self._learn(path, _refused(result))
-            if isinstance(result, NoNode):
-                states.append(None)
-            elif isinstance(result, bytes | NoAuth):
-                states.append(result)
-            elif isinstance(result, ZksideError):
-                raise result
-        return Answer(states, answer.zxid, answer.stale, answer.age_s)
+        self.server += 1
+        if freshness.consistency is Consistency.LINEARIZABLE or freshness.min_zxid:
+            await self.exists(paths[0], freshness, owner)  # what the same server is asked next is as current
+        return self._states(paths, await self.from_server.some(paths, owner, held, most_bytes))
 
-    async def children(self, path: str, freshness: Freshness) -> Answer[Listing]:
+    async def children(
+        self, path: str, freshness: Freshness, owner: str = "", held: ExitStack | None = None
+    ) -> Answer[Listing]:
         """Raises NoNode."""
         if freshness.consistency is Consistency.CACHED:
             cached = self._cached_children(path, freshness)
@@ -152,14 +188,16 @@ class Reads:
                 cached = self._cached_children(path, freshness)
             if cached is not None:
                 return cached
-        try:
-            answer = await self._from_server(GetChildren(path), freshness)
-        except (NoAuth, NoNode) as error:
-            self._learn(path, _refused(error))
-            raise
-        names, stat = answer.value
-        self._learn_stat(path, stat)
-        return Answer(Listing(stat, sorted(names)), answer.zxid, answer.stale, answer.age_s)
+        self.server += 1
+        with _shares(held) as shares:
+            try:
+                reply = await self.from_server.children(path, owner, shares, **_currency(freshness))
+            except (NoAuth, NoNode) as error:
+                self._learn(path, _refused(error))
+                raise
+            names, stat = reply.value
+            self._learn_stat(path, stat)
+            return Answer(Listing(stat, sorted(names)), reply.zxid, False, 0.0)
 
     # From the cache
 
@@ -237,14 +275,14 @@ class Reads:
             raise TooStale(f"the cache has seen {zxid:#x}, and there is no connection to ZooKeeper")
         return Answer(value, zxid, True, age_s, root)
 
-    async def _cache_node(self, path: str, freshness: Freshness) -> Answer[Record | None] | None:
-        kept = await self._keep(path, Scope.NODE)
+    async def _cache_node(self, path: str, freshness: Freshness, owner: str) -> Answer[Record | None] | None:
+        kept = await self._keep_one(path, owner)
         return self._cached_node(path, freshness) if kept else None
 
     async def _keep(self, path: str, scope: Scope) -> bool:
         """Have a path cached from now on, until it is idle; False if it cannot be."""
         kept = self._live_at(path) if scope is Scope.NODE else self._roots.live_below(path)
-        if kept is not None or (self._roots.get(path, scope) is None and len(self._roots) >= self.max_roots):
+        if kept is not None or (self._roots.get(path, scope) is None and self._is_full()):
             return kept is not None
         root = self._keeper.acquire(path, scope)
         try:
@@ -260,6 +298,31 @@ class Reads:
         if root is not None and root.path != path and self._table.is_hidden(path):
             return None
         return root
+
+    def _is_full(self) -> bool:
+        """Whether nothing more is to be cached for reads; ZooKeeper answers them instead."""
+        settings = self._settings
+        return len(self._roots) >= settings.max_roots or self._table.bytes >= settings.max_cached_bytes
+
+    async def _keep_one(self, path: str, owner: str) -> bool:
+        """As `_keep`, of a node whose size is not known."""
+        if self._live_at(path) is not None:
+            return True
+        with await self.from_server.room(owner):
+            try:
+                return await self._keep(path, Scope.NODE)
+            except Quota:
+                return False  # there is no room in the caches: ZooKeeper answers
+
+    async def _keep_all(self, wanted: Sequence[str], owner: str) -> None:
+        """Have paths cached from now on, as far as they can be. Raises: TooLarge, as soon as it is known."""
+        for start in range(0, len(wanted), KEPT_AT_ONCE):
+            self._check([self._table.records.get(path) for path in wanted[:start]])
+            some = (self._keep_one(path, owner) for path in wanted[start : start + KEPT_AT_ONCE])
+            for result in await asyncio.gather(*some, return_exceptions=True):
+                # One that may not be read is the answer's own affair.
+                if isinstance(result, BaseException) and not isinstance(result, NoAuth):
+                    raise result
 
     # What an answer tells the cache
 
@@ -283,47 +346,47 @@ class Reads:
         if known != UNREADABLE and (records.stat(known) if known else None) != found:
             self.doubt(path)
 
-    async def _keep_all(self, wanted: Sequence[str]) -> None:
-        """Have paths cached from now on, as far as they can be."""
-        for start in range(0, len(wanted), KEPT_AT_ONCE):
-            some = (self._keep(path, Scope.NODE) for path in wanted[start : start + KEPT_AT_ONCE])
-            for result in await asyncio.gather(*some, return_exceptions=True):
-                # One that may not be read is the answer's own affair.
-                if isinstance(result, BaseException) and not isinstance(result, NoAuth):
-                    raise result
+    def _states(self, paths: Sequence[str], reply: Reply[list[ReadResult]]) -> Answer[list[ReadState]]:
+        """What was read of the paths, or of as many of them, from the first one on."""
+        states: list[ReadState] = []
+        for path, result in zip(paths, reply.value, strict=False):
+            if isinstance(result, bytes):
+                self._learn(path, result)
+            elif isinstance(result, NoAuth | NoNode):
+                self._learn(path, _refused(result))
+            if isinstance(result, NoNode):
+                states.append(None)
+            elif isinstance(result, bytes | NoAuth):
+                states.append(result)
+            elif isinstance(result, ZksideError):
+                raise result
+        return Answer(states, reply.zxid, False, 0.0)
 
-    # From the server
+    def _check(self, states: Sequence[ReadState]) -> None:
+        self.from_server.check(sum([len(each) for each in states if type(each) is bytes]))
 
-    async def _from_server(self, operation: Operation[T], freshness: Freshness) -> Answer[T]:
-        session = self._session
-        self.server += 1
-        if freshness.consistency is Consistency.LINEARIZABLE:
-            synced = session.call(Sync())  # pipelined: the server answers in order
-            reply = await self._after(synced, session.call(operation))
-        else:
-            reply = await session.call(operation)
-        while reply.zxid < freshness.min_zxid:
-            synced = session.call(Sync())
-            reply = await self._after(synced, session.call(operation))
-            if reply.zxid < freshness.min_zxid <= session.history.former_zxid:
-                raise HistoryChanged(
-                    f"min_zxid {freshness.min_zxid:#x} is of a history of ZooKeeper that is over: its leader is at "
-                    f"{reply.zxid:#x}. Forget the zxids of before, and read without min_zxid",
-                    min_zxid=f"{freshness.min_zxid:#x}",
-                    zxid=f"{reply.zxid:#x}",
-                )
-            if reply.zxid < freshness.min_zxid:
-                await asyncio.sleep(BEHIND_RETRY_S)  # the transaction is not committed yet: nothing tells when
-        return Answer(reply.value, reply.zxid, False, 0.0)
 
-    @staticmethod
-    async def _after(synced: asyncio.Future[Reply[None]], reading: asyncio.Future[Reply[T]]) -> Reply[T]:
-        try:
-            await synced
-        except BaseException:
-            reading.cancel()
-            raise
-        return await reading
+def _shares(held: ExitStack | None) -> AbstractContextManager[ExitStack]:
+    return ExitStack() if held is None else nullcontext(held)
+
+
+class _Currency(TypedDict):
+    is_led: bool
+    zxid: int
+
+
+def _currency(freshness: Freshness) -> _Currency:
+    return {"is_led": freshness.consistency is Consistency.LINEARIZABLE, "zxid": freshness.min_zxid}
+
+
+def _current(reply: Reply[T]) -> Answer[T]:
+    return Answer(reply.value, reply.zxid, False, 0.0)
+
+
+def _again(wanted: Sequence[str], paths: Sequence[str], answer: Answer[list[ReadState]]) -> list[ReadState]:
+    """The states in the order in which they were asked for, however often each was."""
+    by_path = dict(zip(paths, answer.value, strict=True))
+    return [by_path[path] for path in wanted]
 
 
 def _existing(path: str, answer: Answer[Record | None]) -> Answer[Record]:

@@ -14,6 +14,12 @@ class HubSettings:
     """After this long without a subscriber or a cached read a root and its watch go. Also the time for which a
     stream can be resumed after its last subscriber left."""
     max_cached_nodes: int = 1_000_000
+    max_cached_bytes: int = 192 << 20
+    """Data and Stats of the nodes in all caches."""
+    max_reads_bytes: int = 32 << 20
+    """Answers of ZooKeeper to reads of clients, under way at once; half of it to those of one owner."""
+    max_answer_bytes: int = 16 << 20
+    """Nodes in one answer."""
     max_roots: int = 100_000
     """Beyond it a cached read of yet another path is answered by the server instead."""
     window_size: int = 10_000

@@ -6,8 +6,10 @@ import asyncio
 import math
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from zkside.errors import (
     BadVersion,
@@ -33,6 +35,7 @@ from zkside.model.operation import (
     Delete,
     Exists,
     GetChildren,
+    Operation,
     ReadMany,
     Reply,
     SetAcl,
@@ -54,6 +57,12 @@ MAX_SWEEPS = 100
 """Of a recursive delete below which others go on creating."""
 BATCH = 256
 """Reads in one request and deletes under way of a recursive delete."""
+
+
+class Call(Protocol):
+    """Session.call."""
+
+    def __call__(self, operation: Operation[T], /) -> asyncio.Future[Reply[T]]: ...
 
 
 @dataclass(slots=True)
@@ -82,6 +91,13 @@ class Writes:
         self._find_out = FindOut(session)
         self.numbers = Numbers()
         self._creating: set[asyncio.Task[Reply[Created]]] = set()
+        self._call: Call = session.call
+
+    def yielding(self) -> Writes:
+        """The same, for what clients ask for: what the session needs for itself goes first."""
+        other = copy(self)
+        other._call = partial(self._session.call, yields=True)
+        return other
 
     async def close(self) -> None:
         """End what callers left behind."""
@@ -201,7 +217,7 @@ class Writes:
     def _send(self, operation: Create, attempt: _Attempt) -> asyncio.Future[Reply[Created]]:
         if attempt.abandoned:
             raise asyncio.CancelledError
-        future = self._session.call(operation)
+        future = self._call(operation)
         if operation.mode.is_ephemeral:
             # When the answer comes, not when this task runs again: another's search may come between.
             future.add_done_callback(self._claim)
@@ -247,7 +263,7 @@ class Writes:
         while True:
             sent = self._find_out.sent(what, operation.path, deadline_s)
             try:
-                return await self._session.call(operation)
+                return await self._call(operation)
             except ConnectionLoss:
                 await self._find_out.other(sent, operation)
             except BadVersion:
@@ -258,7 +274,7 @@ class Writes:
         """The refusal with the version that the node has now; without it if that cannot be read: whatever stands in
         the way of a look that is only to help never takes the refusal's place."""
         try:
-            stat = (await self._session.call(Exists(path))).value
+            stat = (await self._call(Exists(path))).value
         except ZksideError as unseen:
             return BadVersion(
                 f"{path} does not have version {expected}; which one it has cannot be read ({unseen})",
@@ -284,7 +300,7 @@ class Writes:
         while True:
             sent = self._find_out.sent("transaction", operations[0].path, deadline_s)
             try:
-                return await self._session.call(operation)
+                return await self._call(operation)
             except ConnectionLoss:
                 await self._find_out.transaction(sent, operation)
 
@@ -306,9 +322,7 @@ class Writes:
         operation = Transaction(steps)
         while True:
             sent = self._find_out.sent("transaction", operations[0].path, deadline_s)
-            reply, proof = await asyncio.gather(
-                self._session.call(operation), self._session.call(Exists(path)), return_exceptions=True
-            )
+            reply, proof = await asyncio.gather(self._call(operation), self._call(Exists(path)), return_exceptions=True)
             if isinstance(reply, ConnectionLoss):
                 await self._find_out.transaction(sent, operation)
                 continue
@@ -384,7 +398,7 @@ class Writes:
             below: list[str] = []
             for start in range(0, len(level), BATCH):
                 batch = level[start : start + BATCH]
-                reply = await self._session.call(ReadMany(tuple(map(GetChildren, batch))))
+                reply = await self._call(ReadMany(tuple(map(GetChildren, batch))))
                 for each, names in zip(batch, reply.value, strict=True):
                     if isinstance(names, list):
                         below += [paths.join(each, name) for name in names]
@@ -400,7 +414,7 @@ class Writes:
 
         One whose answer was lost does not count: the next sweep finds it, or finds it gone.
         """
-        calls = [self._session.call(Delete(each, ANY_VERSION)) for each in batch]
+        calls = [self._call(Delete(each, ANY_VERSION)) for each in batch]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         failures = [each for each in answers if isinstance(each, Exception) and not isinstance(each, NoNode)]
         return sum(not isinstance(each, BaseException) for each in answers), failures[0] if failures else None

@@ -133,11 +133,14 @@ class GroupServicer:
             return Answer([], absent.zxid, absent.stale, absent.age_s)
         found: list[Named] = []
         zxid, stale, age_s = listing.zxid, listing.stale, listing.age_s
+        size_bytes = 0
         names = listing.value.names
         for start in range(0, len(names), READ_AT_ONCE):
             some = names[start : start + READ_AT_ONCE]
             nodes = await reads.get_many([paths.join(path, name) for name in some], freshness)
             zxid, stale, age_s = min(zxid, nodes.zxid), stale or nodes.stale, max(age_s, nodes.age_s)
+            size_bytes += sum(len(node) for node in nodes.value if isinstance(node, Record))
+            reads.from_server.check(size_bytes)
             found += [
                 Named(name, node) for name, node in zip(some, nodes.value, strict=True) if isinstance(node, Record)
             ]

@@ -29,9 +29,11 @@ from zkside.model.identity import Peer
 from zkside.rpc import status
 from zkside.rpc.again import only_reads, read_again
 from zkside.rpc.arrivals import Arrivals
+from zkside.rpc.flow import SMALL_BYTES, Flow
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
+from zkside.zk.in_flight import Share
 from zkside.zk.session import Session
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ class Interceptors(Collector):
         self.quotas = quotas
         """May be replaced while calls are under way."""
         self.arrivals = Arrivals(quotas.message_timeout_s)
+        self.flow = Flow(quotas)
         self._counts: dict[tuple[str, str, str], MethodCounts] = {}
         self.calls = 0
         """Unary calls under way."""
@@ -224,6 +227,7 @@ class Interceptors(Collector):
             if type(given) is bytes:
                 raw = given
                 arrivals.arrived()
+            share: Share | None = None
             try:
                 peer = None if door is None else door.peer(context)
                 if self.calls > (limit := self.quotas.max_calls):
@@ -235,6 +239,8 @@ class Interceptors(Collector):
                 if recall is not None and (recalled := recall(raw)) is not None:
                     counts.sent += 1
                     return recalled
+                if len(raw) >= SMALL_BYTES:
+                    share = await self.flow.request(name, context, peer, len(raw))
                 request = _parsed(parse, raw)
                 try:
                     answer = await handler(request, Call(context, raw, peer))
@@ -258,10 +264,13 @@ class Interceptors(Collector):
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
+                error.__traceback__ = None  # the frames in it hold what was read, until the client takes the status
                 await _abort(context, failure)
                 raise  # never reached: abort raises
             finally:
                 self.calls -= 1
+                if share is not None:
+                    share.close()
                 counts.finish(code, clock() - begun_s)
                 if self._idle is not None and not self.calls:
                     self._idle.set()
@@ -335,6 +344,7 @@ class Interceptors(Collector):
                 async with aclosing(handler(request, call)) as answers:
                     async for answer in answers:
                         message = answer if isinstance(answer, bytes) else answer.SerializeToString()
+                        share = None if len(message) < SMALL_BYTES else await self.flow.message(call, len(message))
                         writing[stream] = clock()
                         try:
                             await context.write(message)
@@ -342,6 +352,8 @@ class Interceptors(Collector):
                             raise _gone(error) from error
                         finally:
                             del writing[stream]
+                            if share is not None:
+                                share.close()
                         stream.sent += 1
                         counts.sent += 1
                 return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 from zkside.errors import ConnectionLoss, OutcomeUnknown, SessionSuspended, ZksideError
 from zkside.model.operation import Acl, Check, Operation, Reply, Transaction, TransactionResult, Write
 from zkside.pb import node_pb2
 from zkside.rpc import convert
+from zkside.rpc.flow import SMALL_BYTES
+from zkside.zk.in_flight import Share
 from zkside.zk.session import Session
 
 
@@ -19,6 +21,11 @@ class _Entry(NamedTuple):
     id: int
     step: Write | None
     answer: asyncio.Future[Reply[Any]]
+    share: Share | None
+
+
+Room = Callable[[int], Awaitable[Share]]
+"""Gives room for a large request."""
 
 
 class Pipeline:
@@ -29,8 +36,9 @@ class Pipeline:
     later ones are refused, so that no later one is ever applied before an earlier one.
     """
 
-    def __init__(self, session: Session, default_acl: tuple[Acl, ...], *, width: int) -> None:
+    def __init__(self, session: Session, default_acl: tuple[Acl, ...], room: Room, *, width: int) -> None:
         self._session = session
+        self._room = room
         self._default_acl = default_acl
         self._width = width
         self._sequence = session.status.sequence
@@ -50,7 +58,12 @@ class Pipeline:
             while (entry := await self._entries.get()) is not None:
                 if isinstance(entry, Exception):
                     raise entry
-                yield await self._answer(entry)
+                try:
+                    answer = await self._answer(entry)
+                finally:
+                    if entry.share is not None:
+                        entry.share.close()
+                yield answer
                 self._free.release()
         finally:
             reading.cancel()
@@ -58,19 +71,23 @@ class Pipeline:
                 left = self._entries.get_nowait()
                 if isinstance(left, _Entry):
                     left.answer.cancel()
+                    if left.share is not None:
+                        left.share.close()
 
     async def _read(self, requests: AsyncIterator[node_pb2.PipelineRequest]) -> None:
         end: Exception | None = None
         try:
             async for request in requests:
                 await self._free.acquire()
-                self._entries.put_nowait(self._send(request))
+                size_bytes = request.ByteSize()
+                share = await self._room(size_bytes) if size_bytes >= SMALL_BYTES else None
+                self._entries.put_nowait(self._send(request, share))
         except Exception as error:
             # Not swallowed: it ends the stream, behind the answers to what came before it.
             end = error
         self._entries.put_nowait(end)
 
-    def _send(self, request: node_pb2.PipelineRequest) -> _Entry:
+    def _send(self, request: node_pb2.PipelineRequest, share: Share | None) -> _Entry:
         step: Write | None = None
         try:
             step = convert.step(request.operation, self._default_acl, "operation")
@@ -79,11 +96,11 @@ class Pipeline:
                     "the connection that this stream wrote over is gone; open it again to write on, in order"
                 )
             operation: Operation[Any] = Transaction((step,)) if isinstance(step, Check) else step
-            return _Entry(request.id, step, self._session.call(operation))
+            return _Entry(request.id, step, self._session.call(operation, yields=True), share)
         except ZksideError as error:
             answer: asyncio.Future[Reply[Any]] = asyncio.get_running_loop().create_future()
             answer.set_exception(error)
-            return _Entry(request.id, step, answer)
+            return _Entry(request.id, step, answer, share)
 
     async def _answer(self, entry: _Entry) -> node_pb2.PipelineResponse:
         session, step = self._session, entry.step

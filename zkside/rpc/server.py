@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from zkside.rpc.carry import CarryServicer
 from zkside.rpc.election import ElectionServicer
 from zkside.rpc.entrances import Entrances
 from zkside.rpc.files import FileWatch
+from zkside.rpc.flow import families
 from zkside.rpc.group import GroupServicer
 from zkside.rpc.health import HealthServicer
 from zkside.rpc.hold import HoldServicer
@@ -172,6 +174,7 @@ class RpcServer:
         self.files = files or FileWatch()
         self.streams = Streams(settings.quotas)
         self.interceptors = Interceptors(session, self.streams, settings.quotas)
+        self._server_reads = hub.reads.from_server
         self.addresses: tuple[str, ...] = ()
         """Where clients are served, as they write it; known after `start`."""
         self.health_address = ""
@@ -193,7 +196,13 @@ class RpcServer:
         )
         self.health = HealthServicer(service.full_name for service in self._services)
         nodes = self._nodes = NodeServicer(
-            session, hub, self._writes, holds, settings.default_acl, max_pipeline=settings.quotas.max_pipeline
+            session,
+            hub,
+            self._writes,
+            holds,
+            settings.default_acl,
+            self.interceptors.flow,
+            max_pipeline=settings.quotas.max_pipeline,
         )
         locks = LockServicer(hub, holds, queueing, settings.default_acl)
         elections = ElectionServicer(hub, holds, queueing, self._writes, settings.default_acl)
@@ -354,21 +363,27 @@ class RpcServer:
         """These limits hold from now on; what is open beyond them stays so."""
         self.streams.quotas = self.interceptors.quotas = quotas
         self.interceptors.arrivals.timeout_s = quotas.message_timeout_s
+        self.interceptors.flow.configure(quotas)
         self._nodes.max_pipeline = quotas.max_pipeline
 
     def collect(self) -> Iterator[Metric]:
         """Collect the families `grpc_server_*`, `zkside_sequence_*`, `zkside_stream*`, `zkside_calls_*`,
-        `zkside_listener_*`, `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and `zkside_audit_*` where there is
-        such a thing."""
+        `zkside_bytes_*`, `zkside_listener_*`, `zkside_files_*` and `zkside_tls_*`; `zkside_policy_*` and
+        `zkside_audit_*` where there is such a thing."""
         interceptors, guard = self.interceptors, self.interceptors.guard
         guarded = () if guard is None else guard.collect()
         numbers = _of_numbers(self._writes.numbers)
-        rpc = chain(self.streams.collect(), interceptors.collect(), interceptors.arrivals.collect())
+        flows = families({**interceptors.flow.statistics(), **self._server_reads.statistics()})
+        rpc = chain(self.streams.collect(), interceptors.collect(), interceptors.arrivals.collect(), flows)
         return chain(numbers, rpc, self._entrances.collect(), guarded)
 
     def refused(self) -> dict[str, int]:
         """What was refused, counted by limit."""
-        return {**self.streams.refused, "max_calls": self.interceptors.refused}
+        flow = self.interceptors.flow
+        sizes: Counter[str] = Counter()
+        for each in (flow.requests, flow.answers, flow.messages, self._server_reads.in_flight, self._server_reads.held):
+            sizes[each.limit] += each.statistics().refused
+        return {**self.streams.refused, "max_calls": self.interceptors.refused, **sizes}
 
     def statistics(self) -> StreamsStatistics:
         return self.streams.statistics()

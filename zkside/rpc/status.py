@@ -26,7 +26,8 @@ MAX_METADATA_CHARACTERS = 300
 MAX_METADATA_ENTRIES = 8
 
 RETRY_AFTER_MS = 200
-"""Of SESSION_SUSPENDED and THROTTLED: a reconnect to another server takes about that long."""
+"""Of SESSION_SUSPENDED and THROTTLED: a reconnect to another server takes about that long. Of a QUOTA on bytes too:
+room comes with each answer that was taken."""
 
 
 class Row(NamedTuple):
@@ -46,7 +47,7 @@ TABLE: dict[type[ZksideError], Row] = {
         "a field has a value that makes no sense, an unknown enum value, or the message cannot be parsed",
     ),
     errors.TooLarge: Row(
-        _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries; refused before it was sent"
+        _C.RESOURCE_EXHAUSTED, "over jute.maxbuffer or a limit on entries or on an answer; refused before it was sent"
     ),
     errors.NoMessage: Row(
         _C.INVALID_ARGUMENT,
@@ -87,7 +88,12 @@ TABLE: dict[type[ZksideError], Row] = {
         _C.UNAVAILABLE, "no connection to ZooKeeper at the moment; nothing was sent; RetryInfo says when to try again"
     ),
     errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
-    errors.Quota: Row(_C.RESOURCE_EXHAUSTED, "a limit on streams, holds, watches, calls or bytes is reached"),
+    errors.Quota: Row(
+        _C.RESOURCE_EXHAUSTED,
+        "a limit on streams, holds, watches, calls or bytes is reached; with RetryInfo, if too many calls wait for "
+        "room for their bytes already",
+    ),
+    errors.Busy: Row(_C.RESOURCE_EXHAUSTED, ""),
     errors.Throttled: Row(
         _C.UNAVAILABLE,
         "ZooKeeper has more requests than it takes (`request_throttle_*`) and did not look at this one; RetryInfo says "
@@ -178,7 +184,7 @@ def _details(error: ZksideError, message: str) -> list[Message]:
         key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
     }
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    if isinstance(error, errors.SessionSuspended | errors.Throttled):
+    if isinstance(error, errors.SessionSuspended | errors.Throttled | errors.Busy):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(retry)

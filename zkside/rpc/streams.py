@@ -40,6 +40,14 @@ class QuotaSettings:
     """How long a call that was opened may take to send its message."""
     max_pipeline: int = 1_000
     """Writes of one Pipeline stream under way at once; more wait in the client."""
+    max_requests_bytes: int = 16 << 20
+    """Large requests under way at once; half of it of one client. Beyond it they wait (rpc/flow.py)."""
+    max_answers_bytes: int = 32 << 20
+    """Large answers that clients have not taken yet, likewise."""
+    max_messages_bytes: int = 64 << 20
+    """Large messages of streams that clients have not taken yet, likewise."""
+    max_answer_bytes: int = 16 << 20
+    """The largest."""
 
 
 @dataclass(frozen=True, slots=True)

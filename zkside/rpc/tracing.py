@@ -63,15 +63,15 @@ class Tracing:
         tracer = self._tracer
 
         class TracedSession(Session):
-            def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
+            def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
                 if not trace.get_current_span().is_recording():
-                    return super().call(operation)
+                    return super().call(operation, yields=yields)
                 span = tracer.start_span(f"zookeeper {type(operation).__name__}", kind=SpanKind.CLIENT)
                 span.set_attribute("db.system.name", "zookeeper")
                 path = getattr(operation, "path", None)
                 if path is not None:
                     span.set_attribute("zkside.path", path)
-                answer = super().call(operation)
+                answer = super().call(operation, yields=yields)
                 answer.add_done_callback(lambda done: _end_request(span, done))
                 return answer
 

@@ -6,12 +6,14 @@ stream at that point sends the same bytes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing
 from typing import TypeVar
 
 from zkside.errors import InvalidArgument
 from zkside.hub.events import Events, Gap, GapReason
+from zkside.hub.feed import Image
 from zkside.hub.hub import Hub
 from zkside.hub.subscription import Bookmark, Changes, Delivery, SnapshotChunk, SnapshotReason, Subscription
 from zkside.model import path as paths
@@ -29,6 +31,10 @@ LONGEST_BOOKMARK_INTERVAL_S = 86_400.0
 # limit of 4 MiB could not be received, so a transaction past PART_BYTES is split too.
 PART_CHANGES = 500
 PART_BYTES = 2 * 1024 * 1024
+# What is kept encoded for the streams that send the same: more is encoded for each anew.
+SHARED_CUT_BYTES = 4 * 1024 * 1024
+SHARED_CHUNKS_BYTES = 16 * 1024 * 1024
+SHARED_CHUNKS = 256
 
 SCOPES = {
     watch_pb2.SCOPE_UNSPECIFIED: Scope.NODE,
@@ -76,6 +82,9 @@ class WatchServicer:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._kept: deque[tuple[Image, object]] = deque()
+        """Encoded chunks of snapshots, oldest first."""
+        self._kept_bytes = 0
 
     async def watch(self, request: watch_pb2.WatchRequest, call: StreamCall) -> AsyncIterator[bytes]:
         """A stream until its client goes, or in EVENTS mode until all its targets have ended."""
@@ -132,6 +141,8 @@ class WatchServicer:
         shared = cut.encoded.get(index)
         if shared is None:
             changes = [(change, index) for change in cut.changes]
+            if sum(len(change.record or b"") for change in cut.changes) > SHARED_CUT_BYTES:
+                return self._parts(cut.zxid, cut.epoch_id, changes, targets, subscription)
             shared = cut.encoded[index] = Shared(self._parts(cut.zxid, cut.epoch_id, changes, targets, subscription))
         return shared
 
@@ -171,8 +182,17 @@ class WatchServicer:
                     snapshot.unreadable.append(path)
                 else:
                     _fill(snapshot.nodes.add(), path, record, target.with_data)
-            encoded = chunk.image.encoded[key] = answer.SerializeToString()
+            encoded = answer.SerializeToString()
+            self._keep(chunk.image, key, encoded)
         return encoded
+
+    def _keep(self, image: Image, key: object, encoded: bytes) -> None:
+        image.encoded[key] = encoded
+        self._kept.append((image, key))
+        self._kept_bytes += len(encoded)
+        while self._kept_bytes > SHARED_CHUNKS_BYTES or len(self._kept) > SHARED_CHUNKS:
+            image, key = self._kept.popleft()
+            self._kept_bytes -= len(image.encoded.pop(key))
 
     def _events(self, delivered: Events | Gap) -> watch_pb2.WatchResponse:
         session = self._hub.session

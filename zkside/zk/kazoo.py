@@ -145,17 +145,17 @@ class KazooConnection:
             # Whoever dies with a connection at hand leaves it to the next, which makes another: SUSPENDED tells.
             self._task = self._supervisor.start("connection", self._supervise, lambda: self._cut("its task died"))
 
-    def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
+    def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
         socket = self._socket
         if socket is None or self._closing:
             return self._refuse()
         if isinstance(operation, ReadMany):
-            return read_many(socket, operation)
+            return read_many(socket, operation, yields=yields)
         if isinstance(operation, AddWatch):
             return self._watches.add(socket, operation)
         if isinstance(operation, RemoveWatch):
             return self._watches.remove(socket, operation)
-        return socket.requests.call(operation)
+        return socket.requests.call(operation, yields=yields)
 
     async def close(self, *, within_s: float) -> None:
         if self._over is not None:

@@ -148,7 +148,7 @@ class MemoryConnection:
 
     # --- asking
 
-    def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
+    def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
         future: asyncio.Future[Reply[T]] = asyncio.get_running_loop().create_future()
         full = rooted(operation, self._chroot)
         request = _Request(operation, full, size_bytes(full), future)

@@ -4,7 +4,8 @@ One `Connection` object is one ZooKeeper session over any number of TCP connecti
 inside the session, sets its watches again, and is dead for good once `ended` was called. A new session is a
 new object (GUARANTEES S4). Everything happens on one event loop.
 
-Ordering: operations reach the server in the order of the `call`s. `Listener.event` and the completion of
+Ordering: operations reach the server in the order of the `call`s; those that yield do so among themselves, and others
+may overtake them. `Listener.event` and the completion of
 replies happen in the order of the wire; a task that awaits a reply may run after later events, which is why
 every event carries `since` (see model/event.py).
 """
@@ -113,8 +114,10 @@ class Connection(Protocol):
     def start(self) -> None:
         """Begin to connect; returns at once."""
 
-    def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
+    def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
         """Send an operation. Never blocks; requests beyond the in-flight limit wait here, in order.
+
+        `yields`: it is a client's. Those of the session itself go before it, and it does not use up their limits.
 
         Raises (in the future): the error classes that the operation names; SessionSuspended if it was not sent
         because there is no connection; ConnectionLoss if it was sent and the answer was lost; SessionLost if

@@ -1,8 +1,9 @@
 """What is asked on one connection: what waits to be sent, and what waits for its answer.
 
-Ordering: requests are sent in the order of `call`, `ask` and `tell`, and answered in it. Everything asked for in
-one turn of the event loop leaves in one write; while others are under way it may wait for more, for GATHER_S at most,
-if that has been seen to let more through (core/pacing.py).
+Ordering: requests are sent in the order of `call`, `ask` and `tell`, and answered in it; but what clients ask for
+(`yields`) lets the requests of the session itself go first: proofs of its lease, holds, watches and caches. In order it
+stays among itself. Everything asked for in one turn of the event loop leaves in one write; while others are under way
+it may wait for more, for GATHER_S at most, if that has been seen to let more through (core/pacing.py).
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ GATHER_S: Final = 0.004
 """How long a request may wait for others; an idle event loop rounds it up to the next millisecond."""
 ENOUGH: Final = 16
 """Requests that need not wait for more: the share of one write in the cost of each is small."""
+
+SPARED: Final = 10
+"""One in so many of the requests in flight is none of a client's: the session's own find a place at once."""
 
 Then = Callable[[int, Any, ZksideError | None], None]
 """Called in the order of the wire with the reply's zxid, and its value or what went wrong."""
@@ -120,6 +124,27 @@ class Request:
             complete(self.future, 0, None, error)
 
 
+class _Waiting:
+    """Requests of one kind that wait to be sent."""
+
+    __slots__ = ("purge_at_s", "queue", "size_bytes")
+
+    def __init__(self) -> None:
+        self.queue: deque[Request] = deque()
+        self.size_bytes = 0
+        self.purge_at_s = 0.0
+
+    def purge(self, now_s: float) -> bool:
+        """Forget the cancelled; whether that made room. Seldom, since it looks at all."""
+        if now_s < self.purge_at_s:
+            return False
+        self.purge_at_s = now_s + _PURGE_INTERVAL_S
+        before = len(self.queue)
+        self.queue = deque(request for request in self.queue if request.future is None or not request.future.done())
+        self.size_bytes = sum(len(request.body) for request in self.queue)
+        return len(self.queue) < before
+
+
 class Requests:
     """The requests of one connection."""
 
@@ -137,13 +162,11 @@ class Requests:
         self._limits = limits
         self._traffic = traffic
         self._xid = 0
-        self._queue: deque[Request] = deque()
-        self._queued_bytes = 0
+        self._own, self._yielding = _Waiting(), _Waiting()
         self._pending: deque[Request] = deque()
         self._flush_due = False
         self._gathering: asyncio.TimerHandle | None = None
         """Set while what is queued waits for more."""
-        self._purge_at_s = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -151,7 +174,7 @@ class Requests:
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return len(self._own.queue) + len(self._yielding.queue)
 
     @property
     def oldest_ns(self) -> int:
@@ -160,27 +183,29 @@ class Requests:
 
     def has_reads_under_way(self) -> bool:
         """Whether anything is asked of the state of nodes; looks at every request."""
-        return any(type(request.operation) in _READS for request in chain(self._pending, self._queue))
+        return any(
+            type(request.operation) in _READS for request in chain(self._pending, self._own.queue, self._yielding.queue)
+        )
 
     # --- asking
 
-    def call(self, operation: Operation[Any], then: Then | None = None) -> asyncio.Future[Any]:
+    def call(self, operation: Operation[Any], then: Then | None = None, *, yields: bool = False) -> asyncio.Future[Any]:
         """Ask on behalf of a user: within the limits, cancellable until it is sent. As port.Connection.call.
 
         With `then` it is called in the order of the wire and has to complete the future.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        limits = self._limits
+        limits, waiting = self._limits, self._yielding if yields else self._own
         if (
-            len(self._queue) + len(self._pending) >= limits.max_in_flight + limits.max_queued
-            or self._queued_bytes >= limits.max_queued_bytes
-        ) and not self._purge():
-            text = f"{len(self._queue)} requests of {self._queued_bytes} bytes wait to be sent already"
+            len(waiting.queue) + len(self._pending) >= limits.max_in_flight + limits.max_queued
+            or waiting.size_bytes >= limits.max_queued_bytes
+        ) and not waiting.purge(self._loop.time()):
+            text = f"{len(waiting.queue)} requests of {waiting.size_bytes} bytes wait to be sent already"
             self._traffic.refused += 1
             future.set_exception(errors.Quota(text))
             return future
         try:
-            self._add(operation, future, then)
+            self._add(operation, future, then, waiting)
         except ZksideError as error:
             future.set_exception(error)
         return future
@@ -191,18 +216,20 @@ class Requests:
         Raises: as port.Connection.call, at once or later.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._add(operation, future, None)
+        self._add(operation, future, None, self._own)
         reply: Reply[T] = await future
         return reply.value
 
     def tell(self, operation: Operation[Any], then: Then) -> None:
         """As `ask`; `then` is called in the order of the wire (or at once if it cannot be sent)."""
         try:
-            self._add(operation, None, then)
+            self._add(operation, None, then, self._own)
         except ZksideError as error:
             then(0, None, error)
 
-    def _add(self, operation: Operation[Any], future: asyncio.Future[Any] | None, then: Then | None) -> None:
+    def _add(
+        self, operation: Operation[Any], future: asyncio.Future[Any] | None, then: Then | None, waiting: _Waiting
+    ) -> None:
         if self.write is None:
             raise errors.SessionSuspended
         codec = CODECS[type(operation)]
@@ -214,19 +241,19 @@ class Requests:
         if len(body) + 4 > limit:
             text = f"a request of {len(body) + 4} bytes; ZooKeeper takes {limit} (jute.maxbuffer)"
             raise errors.TooLarge(text, limit=str(limit))
-        self._queue.append(Request(operation, codec, body, future, then))
-        self._queued_bytes += len(body)
+        waiting.queue.append(Request(operation, codec, body, future, then))
+        waiting.size_bytes += len(body)
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._end_turn)
-        elif self._gathering is not None and len(self._queue) >= ENOUGH:
+        elif self._gathering is not None and self.queued >= ENOUGH:
             self._end_gathering()
             self._flush_due = True
             self._loop.call_soon(self.flush)
 
     def _end_turn(self) -> None:
         """All that was asked for in one turn is here: send it, or gather more."""
-        if self.pacing.gathers and self._pending and 0 < len(self._queue) < ENOUGH:
+        if self.pacing.gathers and self._pending and 0 < self.queued < ENOUGH:
             self._gathering = self._loop.call_later(GATHER_S, self._end_gathering_and_flush)
         else:
             self.flush()
@@ -240,18 +267,6 @@ class Requests:
         self._gathering = None
         self.flush()
 
-    def _purge(self) -> bool:
-        """Forget the cancelled among those that wait; whether that made room. Seldom, since it looks at all."""
-        now_s = self._loop.time()
-        if now_s < self._purge_at_s:
-            return False
-        self._purge_at_s = now_s + _PURGE_INTERVAL_S
-        live = deque(request for request in self._queue if request.future is None or not request.future.done())
-        purged = len(self._queue) - len(live)
-        self._queue = live
-        self._queued_bytes = sum(len(request.body) for request in live)
-        return purged > 0
-
     def flush(self) -> None:
         """Send what waits, as far as the limit in flight and the transport's buffer allow, in one write.
 
@@ -260,29 +275,34 @@ class Requests:
         if self._gathering is not None:
             return
         self._flush_due = False
-        write, queue, pending = self.write, self._queue, self._pending
-        if write is None or self.paused or not queue:
+        write, pending = self.write, self._pending
+        if write is None or self.paused:
             return
-        room = self._limits.max_in_flight - len(pending)
         now_ns = boottime_ns()
+        most = self._limits.max_in_flight
         out: list[bytes] = []
         size_bytes = 0
+        has_more = False
         pack = _FRAME_HEADER.pack
-        while queue and room > 0 and size_bytes < WRITE_BYTES:
-            request = queue.popleft()
-            body = request.body
-            self._queued_bytes -= len(body)
-            if request.future is not None and request.future.done():
-                continue
-            xid = self._xid = self._xid % _MAX_XID + 1
-            out.append(pack(len(body) + 4, xid))
-            out.append(body)
-            size_bytes += len(body) + 8
-            request.xid = xid
-            request.body = b""
-            request.sent_ns = now_ns
-            pending.append(request)
-            room -= 1
+        for waiting in (self._own, self._yielding):
+            queue, room = waiting.queue, most - len(pending)
+            most -= most // SPARED  # from here on it is the clients'
+            while queue and room > 0 and size_bytes < WRITE_BYTES:
+                request = queue.popleft()
+                body = request.body
+                waiting.size_bytes -= len(body)
+                if request.future is not None and request.future.done():
+                    continue
+                xid = self._xid = self._xid % _MAX_XID + 1
+                out.append(pack(len(body) + 4, xid))
+                out.append(body)
+                size_bytes += len(body) + 8
+                request.xid = xid
+                request.body = b""
+                request.sent_ns = now_ns
+                pending.append(request)
+                room -= 1
+            has_more = has_more or (bool(queue) and room > 0)
         if not out:
             return
         self.sent_ns = now_ns
@@ -291,7 +311,7 @@ class Requests:
         self.pacing.wrote(now_ns / 1e9, sent)
         self._traffic.sent_bytes += size_bytes
         write(b"".join(out))
-        if queue and room > 0 and not self.paused:
+        if has_more and not self.paused:
             self._flush_due = True
             self._loop.call_soon(self.flush)
 
@@ -331,11 +351,10 @@ class Requests:
 
     def fail(self, reason: str, failure: ZksideError | None) -> None:
         """Sent ones with ConnectionLoss, the others with `failure` or SessionSuspended."""
-        pending, queue = self._pending, self._queue
-        self._pending, self._queue = deque(), deque()
-        self._queued_bytes = 0
+        pending, unsent = self._pending, (*self._own.queue, *self._yielding.queue)
+        self._pending, self._own, self._yielding = deque(), _Waiting(), _Waiting()
         self._end_gathering()
         for request in pending:
             request.fail(errors.ConnectionLoss(f"sent, but not answered: {reason}"))
-        for request in queue:
+        for request in unsent:
             request.fail(failure or errors.SessionSuspended(f"not sent: {reason}"))

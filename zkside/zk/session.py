@@ -137,8 +137,8 @@ class Session:
         lease_ns = self._lease.lease_ns
         return lease_ns if lease_ns > now_ns else 0
 
-    def call(self, operation: Operation[T]) -> asyncio.Future[Reply[T]]:
-        """Send an operation if it can be sent now. Never waits, never queues for a later connection.
+    def call(self, operation: Operation[T], *, yields: bool = False) -> asyncio.Future[Reply[T]]:
+        """Send an operation if it can be sent now, with `yields` behind the session's own. None waits for a connection.
 
         Raises (in the future): SessionSuspended without a connection, and for a write on a read-only one;
         SessionLost when the session is over; and what Connection.call raises. Nothing was sent in the first
@@ -149,7 +149,7 @@ class Session:
             and self._boottime_ns() < self._lease.deadline_ns
             and (connection := self._line.connection) is not None
         ):
-            return connection.call(operation)
+            return connection.call(operation, yields=yields)
         future: asyncio.Future[Reply[T]] = asyncio.get_running_loop().create_future()
         future.set_exception(self._refusal())
         return future

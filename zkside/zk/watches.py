@@ -91,7 +91,7 @@ class PersistentWatches:
         await asyncio.gather(*(socket.requests.ask(packet) for packet in packets))
 
 
-def read_many(socket: Socket, operation: ReadMany) -> asyncio.Future[Any]:
+def read_many(socket: Socket, operation: ReadMany, *, yields: bool = False) -> asyncio.Future[Any]:
     """A multiRead, or its reads one by one where the server does not know it (before 3.6)."""
 
     def answered(zxid: int, value: Any, error: ZksideError | None) -> None:
@@ -100,7 +100,7 @@ def read_many(socket: Socket, operation: ReadMany) -> asyncio.Future[Any]:
         else:
             complete(future, zxid, value, error)
 
-    future = socket.requests.call(operation, answered)
+    future = socket.requests.call(operation, answered, yields=yields)
     return future
 
 
