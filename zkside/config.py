@@ -9,7 +9,7 @@ from this file.
 from __future__ import annotations
 
 import os
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -478,69 +478,3 @@ class Config:
         if self.tls.client_ca is not None and self.speaks_tls(address):
             return Auth.CERTIFICATE
         return Auth.TOKEN if self.tokens.files else Auth.NONE
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What can be configured, under one name."""
-
-    name: str
-    kind: Kind[Any]
-    default: Any
-    help: str
-    live: bool
-    """Whether a new value has its effect while the daemon runs (daemon_reload.py)."""
-
-    @property
-    def variable(self) -> str:
-        return "ZKSIDE_" + self.name.upper().replace(".", "_")
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace(".", "-").replace("_", "-")
-
-    @property
-    def is_secret(self) -> bool:
-        kind = self.kind.item if isinstance(self.kind, Several) else self.kind
-        return isinstance(kind, Password)
-
-
-def _keys_of(section: type[Any], prefix: str) -> dict[str, Key]:
-    keys: dict[str, Key] = {}
-    for one in fields(section):
-        if "kind" in one.metadata:
-            # A value's unit is in the field's name; in the file it is written with the value.
-            name = prefix + one.name.removesuffix("_s").removesuffix("_bytes")
-            meta = one.metadata
-            keys[name] = Key(name, meta["kind"], one.default, meta["help"], meta["live"])
-        elif one.default_factory is not MISSING:
-            keys |= _keys_of(type(one.default_factory()), f"{prefix}{one.name}.")
-    return keys
-
-
-KEYS: dict[str, Key] = _keys_of(Config, "")
-"""Every key by its name, in the order of the tree."""
-
-
-def build(values: dict[str, Any], section: type[Any] = Config, prefix: str = "") -> Any:
-    """The tree of these values; what is not among them has its default."""
-    parts: dict[str, Any] = {}
-    for one in fields(section):
-        name = prefix + one.name.removesuffix("_s").removesuffix("_bytes")
-        if "kind" not in one.metadata and one.default_factory is not MISSING:
-            parts[one.name] = build(values, type(one.default_factory()), f"{prefix}{one.name}.")
-        elif name in values:
-            parts[one.name] = values[name]
-    return section(**parts)
-
-
-def flatten(section: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a tree by the names of their keys."""
-    values: dict[str, Any] = {}
-    for one in fields(section):
-        value = getattr(section, one.name)
-        if "kind" in one.metadata:
-            values[prefix + one.name.removesuffix("_s").removesuffix("_bytes")] = value
-        else:
-            values |= flatten(value, f"{prefix}{one.name}.")
-    return values

@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zkside.config import KEYS, Config, Key, SaslMechanism, build, flatten
+from zkside.config import Config, SaslMechanism
+from zkside.config_keys import KEYS, Key, build, flatten
 from zkside.config_kinds import QUOTING, Several, Unshown
 from zkside.errors import BadConfiguration, StartError
 from zkside.model.identity import Auth

@@ -13,7 +13,8 @@ from tempfile import gettempdir
 from typing import IO, Any, Protocol
 
 from zkside import log
-from zkside.config import KEYS, Config, build, flatten
+from zkside.config import Config
+from zkside.config_keys import KEYS, build, flatten
 from zkside.errors import BadConfiguration, StartError
 from zkside.hub.hub import Hub
 from zkside.model.admin import LoggerLevel, Reloaded, ReloadStatistics

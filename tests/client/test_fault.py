@@ -10,9 +10,13 @@ from zkside.client import fault
 from zkside.errors import ZksideError
 from zkside.rpc import status
 
+NEVER_SENT = (errors.ConnectionLoss, errors.StartError, errors.BadConfiguration)
+"""Those of the daemon's own: a caller hears the outcome of what was lost, or of an incident."""
+
 
 def classes() -> list[type[ZksideError]]:
-    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ZksideError)]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ZksideError)]
+    return [kind for kind in kinds if kind not in NEVER_SENT]
 
 
 def received(error: ZksideError) -> ZksideError:

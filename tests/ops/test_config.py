@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zkside
-from zkside.config import KEYS, Config, LeaseProof, LogLevel, flatten
+from zkside.config import Config, LeaseProof, LogLevel
+from zkside.config_keys import KEYS, flatten
 from zkside.config_kinds import AclEntry, Address, Duration, Listen, Mode, Number, Secret
 from zkside.config_source import documented, printed, read
 from zkside.errors import StartError

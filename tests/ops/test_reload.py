@@ -16,7 +16,8 @@ import pytest
 from tests.ops.process import DaemonProcess
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.client import Client, Consistency, Scope
-from zkside.config import KEYS, Config
+from zkside.config import Config
+from zkside.config_keys import KEYS
 from zkside.config_source import read
 from zkside.daemon import Daemon
 from zkside.daemon_operation import differences, merged

@@ -12,7 +12,7 @@ import yaml
 
 from zkside.cli.root import COMMANDS
 from zkside.cli.root import zkside as command
-from zkside.config import KEYS
+from zkside.config_keys import KEYS
 from zkside.log_event import EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -81,7 +81,7 @@ def print_(invocation: Invocation, config_file: Path | None, **options: Any) -> 
     """Print what is in force as TOML, with the origin of each value; secrets are left out."""
 
     def body() -> None:
-        from zkside.config import KEYS, flatten
+        from zkside.config_keys import KEYS, flatten
         from zkside.config_source import printed
 
         reading = read_configuration(config_file, options)

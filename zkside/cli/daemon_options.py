@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zkside.config import KEYS, Key
+from zkside.config_keys import KEYS, Key
 
 if TYPE_CHECKING:
     from zkside.config_source import Reading
