@@ -15,11 +15,11 @@ from kazoo.security import make_acl, make_digest_acl
 
 from tests.hub.watcher import Watcher, eventually
 from tests.parts.proxy import Proxy
-from tests.zk.scripted import THROTTLED, refusing
+from tests.zk.scripted import SYSTEM_ERROR, THROTTLED, refusing
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.errors import NoAuth, Quota, TooLarge, ZksideError
 from zkside.hub.hub import Hub, HubSettings
-from zkside.model.operation import GetData
+from zkside.model.operation import Create, GetData
 from zkside.model.watch import EventTarget, Scope, Target, WatchKind
 from zkside.zk.kazoo import KazooSettings, kazoo_connector
 from zkside.zk.session import Session, SessionSettings
@@ -190,6 +190,30 @@ async def test_what_zookeeper_throttles_is_asked_again(
             hub.keeper.doubt()
             assert watcher.subscription.is_stale()
             await watcher.until(lambda: not watcher.subscription.is_stale(), within_s=3)
+
+
+async def test_what_could_not_be_read_for_a_while_is_told_behind_the_bookmarks_of_that_while(
+    zookeeper: ZooKeeperServer, chroot: str, stock_client: KazooClient
+) -> None:
+    """V1, W1, W5: its own transaction is one that a bookmark has declared told, and the stream's zxid never goes back."""
+    stock_client.create("/a", b"1")
+    left = {MULTI_READ: 0}
+    async with refusing(zookeeper.port, left, SYSTEM_ERROR) as refused, opened(refused + chroot) as hub:
+        target = Target("/a", Scope.NODE, True)
+        with Watcher(await hub.subscribe((target,), bookmark_interval_s=0.05)) as watcher:
+            await watcher.until(lambda: bool(watcher.state))
+            left[MULTI_READ] = 1000
+            changed = (await asyncio.to_thread(stock_client.set, "/a", b"2")).mzxid
+            await eventually(lambda: hub.statistics().unreadable == 1, 10)
+            await hub.session.call(Create("/later"))
+            await watcher.until(lambda: watcher.bookmark > changed)
+            point = (hub.epoch_id, watcher.bookmark)
+            hub.reader.try_unreadable()
+            assert hub.reader.settled_zxid >= watcher.bookmark
+            left[MULTI_READ] = 0
+            await watcher.until(lambda: watcher.data() == {"/a": b"2"})
+        with Watcher(await hub.subscribe((target,), resume=point)) as resumed:
+            await resumed.until(lambda: resumed.data() == {"/a": b"2"}, within_s=3)
 
 
 async def test_a_watch_that_is_not_needed_is_removed_although_zookeeper_throttles(

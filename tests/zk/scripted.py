@@ -12,6 +12,7 @@ from zkside.zk.wire import REPLY_HEADER
 
 UNIMPLEMENTED = -6
 THROTTLED = -127
+SYSTEM_ERROR = -1
 
 
 class Client:

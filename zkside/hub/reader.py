@@ -134,7 +134,8 @@ class Reader:
             return
         failed = self.unreadable.pop(path, None)
         if failed is not None:
-            announced = failed.announced.merge(announced)
+            # All up to `settled_zxid` has been declared told without it: that is not taken back.
+            announced = failed.announced.merge(announced)._replace(since=self.settled_zxid + 1)
             self._retried.add(path)
         if not self.unsettled:
             self._cut = max(self._cut, min(self.settled_zxid, announced.since - 1))
