@@ -195,7 +195,7 @@ async def test_what_zookeeper_throttles_is_asked_again(
 async def test_what_could_not_be_read_for_a_while_is_told_behind_the_bookmarks_of_that_while(
     zookeeper: ZooKeeperServer, chroot: str, stock_client: KazooClient
 ) -> None:
-    """V1, W1, W5: its own transaction is one that a bookmark has declared told, and the stream's zxid never goes back."""
+    """V1, W1, W5: its own transaction is one that a bookmark has declared told. The stream's zxid never goes back."""
     stock_client.create("/a", b"1")
     left = {MULTI_READ: 0}
     async with refusing(zookeeper.port, left, SYSTEM_ERROR) as refused, opened(refused + chroot) as hub:

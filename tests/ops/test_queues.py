@@ -38,6 +38,13 @@ async def test_a_lock_passes_on_and_its_loss_is_told_although_the_caches_are_ful
             await asyncio.to_thread(stock_client.delete, second.path)
             assert await asyncio.wait_for(_reason(second), WITHIN_S) == "NODE_DELETED"
             await second.__aexit__(None, None, None)
+            permit = await entered(client.lock("/s", permits=1, cancel_on_loss=False))
+            waiting = asyncio.ensure_future(entered(client.lock("/s", permits=1, cancel_on_loss=False)))
+            while len(await asyncio.to_thread(stock_client.get_children, "/s/leases")) < 2:
+                continue
+            await asyncio.wait([waiting], timeout=0.5)  # it ends in QUOTA where its watch needs room
+            await permit.__aexit__(None, None, None)
+            await (await asyncio.wait_for(waiting, WITHIN_S)).__aexit__(None, None, None)
 
 
 async def _reason(held: Held) -> str:

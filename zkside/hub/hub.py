@@ -189,8 +189,9 @@ class Hub:
         *,
         resume: tuple[str, int] | None = None,
         bookmark_interval_s: float | None = None,
+        is_vital: bool = False,
     ) -> Subscription:
-        """A STATE subscription, once all its targets are cached.
+        """A STATE subscription, once all its targets are cached; what is vital needs no room in the caches.
 
         `resume` is (epoch_id, zxid); one of a history that is over is answered with a snapshot. Raises: NoAuth, Quota;
         SessionSuspended if a target is not cached and there is no connection.
@@ -198,7 +199,7 @@ class Hub:
         held: list[Root] = []
         try:
             for target in targets:
-                root = self.keeper.acquire(target.path, target.scope)
+                root = self.keeper.acquire(target.path, target.scope, is_vital=is_vital)
                 held.append(root)
                 await self.keeper.ready(root)
                 if resume is None:  # who was told on a stream that it may not is told on the next one when it may

@@ -7,6 +7,7 @@ around a count, so that whoever has the mutex is the only one who waits for a pe
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from zkside.core.queueing import Kind
 from zkside.errors import HoldLost, SessionSuspended
@@ -15,7 +16,7 @@ from zkside.model.operation import GetChildren
 from zkside.model.watch import Scope, Target
 from zkside.recipes.hold import Hold
 from zkside.recipes.queueing import Bid, Queueing, Seat, patience
-from zkside.recipes.waiting import ask
+from zkside.recipes.waiting import ask, outlast
 
 RECIPE = "lock"
 
@@ -40,16 +41,17 @@ async def acquire_permit(queueing: Queueing, hold: Hold, bid: Bid, permits: int)
 
 
 async def _take_lease(queueing: Queueing, hold: Hold, leases: str, bid: Bid) -> Seat:
+    take = partial(queueing.take_seat, hold, leases, replace(bid, kind=Kind.LEASE))
     while True:
         try:
-            return await queueing.take_seat(hold, leases, replace(bid, kind=Kind.LEASE))
+            return await outlast(take)
         except SessionSuspended:
             await queueing.session.wait_connected()
 
 
 async def _wait_for_permit(queueing: Queueing, hold: Hold, leases: str, lease: Seat, permits: int) -> None:
     """Only the holder of the mutex is here: a permit that is given back wakes nobody else (H7)."""
-    subscription = await queueing.hub.subscribe((Target(leases, Scope.CHILDREN, False),))
+    subscription = await queueing.hub.subscribe((Target(leases, Scope.CHILDREN, False),), is_vital=True)
     try:
         while True:
             await subscription.next()
