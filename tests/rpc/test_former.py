@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,7 +15,10 @@ from tests.parts.proxy import Proxy
 from tests.rpc.host import Host, Stubs, failure
 from tests.rpc.test_hold import next_state, update
 from tests.rpc.test_lost_replies import until
+from tests.zk.scripted import THROTTLED, refusing
+from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.hub.reads import Freshness
+from zkside.model.session import SessionState
 from zkside.pb.group_pb2 import JoinRequest, ServiceInstance
 from zkside.pb.hold_pb2 import (
     HOLD_STATE_HELD,
@@ -24,11 +28,14 @@ from zkside.pb.hold_pb2 import (
     ON_EXISTS_FAIL,
     ON_EXISTS_REPLACE,
     ON_EXISTS_WAIT,
+    OnExists,
 )
+from zkside.pb.lock_pb2 import AcquireRequest
 from zkside.pb.node_pb2 import HoldEphemeralRequest, SetRequest
 
 GRACE = Duration(seconds=60)
 SHORT = Duration(nanos=200_000_000)
+GET_DATA, CREATE = 4, 15
 
 
 def service(registered_s: int, **more: object) -> ServiceInstance:
@@ -106,6 +113,70 @@ class TestData:
         assert stock_client.get("/g/me")[0] == b"v2"
         stream.cancel()
         keeper.close()
+
+
+class TestForTheMoment:
+    """V1: what ZooKeeper refuses for the moment is asked for again by who waits already, and ends no stream."""
+
+    async def test_a_name_that_is_waited_for(
+        self, zookeeper: ZooKeeperServer, chroot: str, short_path: Path, stock_client: KazooClient
+    ) -> None:
+        left = {GET_DATA: 2}
+        async with (
+            refusing(zookeeper.port, left, THROTTLED) as through,
+            Host(through + chroot, short_path) as host,
+            host.stubs() as client,
+        ):
+            stock_client.create("/me", b"", ephemeral=True)
+            stream = client.node.HoldEphemeral(HoldEphemeralRequest(path="/me", on_exists=ON_EXISTS_WAIT))
+            assert (await update(stream)).state == HOLD_STATE_WAITING
+            left[CREATE] = 2
+            await asyncio.to_thread(stock_client.delete, "/me")
+            assert (await update(stream)).state == HOLD_STATE_HELD
+            assert left == {GET_DATA: 0, CREATE: 0}
+            stream.cancel()
+
+    @pytest.mark.parametrize("on_exists", [ON_EXISTS_FAIL, ON_EXISTS_WAIT])
+    async def test_a_node_that_is_made_again_in_the_next_session(
+        self, zookeeper: ZooKeeperServer, chroot: str, short_path: Path, on_exists: OnExists.ValueType
+    ) -> None:
+        left: dict[int, int] = {}
+        async with refusing(zookeeper.port, left, THROTTLED) as through:
+            with Proxy(int(through.rpartition(":")[2])) as proxy:
+                async with Host(proxy.hosts + chroot, short_path) as host, host.stubs() as client:
+                    request = HoldEphemeralRequest(path="/me", recreate=True, on_exists=on_exists)
+                    stream = client.node.HoldEphemeral(request)
+                    assert (await next_state(stream, HOLD_STATE_WAITING)).state == HOLD_STATE_HELD
+                    proxy.refuse()
+                    proxy.cut()
+                    await next_state(stream, HOLD_STATE_HELD)
+                    assert (await update(stream)).state == HOLD_STATE_LOST
+                    left |= {GET_DATA: 2, CREATE: 2}
+                    proxy.accept()
+                    assert (await next_state(stream, HOLD_STATE_WAITING)).state == HOLD_STATE_HELD
+                    assert left == {GET_DATA: 0, CREATE: 0}
+                    stream.cancel()
+
+    async def test_a_place_in_a_queue_that_is_taken_anew_in_the_next_session(
+        self, zookeeper: ZooKeeperServer, chroot: str, short_path: Path, stock_client: KazooClient
+    ) -> None:
+        left: dict[int, int] = {}
+        first = "/lock/_c_00000000-0000-4000-8000-000000000000-lock-"
+        first = stock_client.create(first, sequence=True, makepath=True)
+        async with refusing(zookeeper.port, left, THROTTLED) as through:
+            with Proxy(int(through.rpartition(":")[2])) as proxy:
+                async with Host(proxy.hosts + chroot, short_path) as host, host.stubs() as client:
+                    stream = client.lock.Acquire(AcquireRequest(path="/lock"))
+                    assert (await update(stream)).state == HOLD_STATE_WAITING
+                    proxy.refuse()
+                    proxy.cut()
+                    await until(lambda: host.session.status.state is SessionState.LOST)
+                    left[CREATE] = 2
+                    proxy.accept()
+                    await until(lambda: left == {CREATE: 0})
+                    await asyncio.to_thread(stock_client.delete, first)
+                    assert (await next_state(stream, HOLD_STATE_WAITING)).state == HOLD_STATE_HELD
+                    stream.cancel()
 
 
 class TestName:

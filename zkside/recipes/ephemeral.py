@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import eq
 
 from zkside.errors import (
@@ -16,6 +17,7 @@ from zkside.errors import (
     NodeExists,
     NoNode,
     NotSupported,
+    OutcomeUnknown,
     Quota,
     SessionLost,
     SessionSuspended,
@@ -24,10 +26,10 @@ from zkside.errors import (
 from zkside.model import record as records
 from zkside.model.hold import HoldUpdate, OnExists, Reason, Terms
 from zkside.model.operation import Create, Created, CreateMode, Delete, Exists, GetData, GetEphemerals, Reply
-from zkside.model.stat import Stat
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
+from zkside.recipes.waiting import ask, outlast
 from zkside.zk.session import Session
 
 RECIPE = "ephemeral"
@@ -91,14 +93,15 @@ async def hold_ephemeral(
         resumed = False
 
 
-async def _begin(wish: _Wish, terms: Terms, deadline_s: float | None) -> Hold:
+async def _begin(wish: _Wish, terms: Terms, deadline_s: float | None, *, is_new: bool = True) -> Hold:
     """A hold that has its node, or that waits for it."""
     hold = wish.holds.open(terms)
     if wish.on_exists is not OnExists.FAIL:
-        hold.run(_enter(wish, hold))
+        hold.run(_enter(wish, hold, is_new=is_new))
         return hold
+    take = partial(_take, wish, hold, deadline_s)
     try:
-        await _take(wish, hold, deadline_s)
+        await (take() if is_new else outlast(take))
     finally:
         hold.forget()
     return hold
@@ -121,7 +124,7 @@ async def _recreate(wish: _Wish, terms: Terms, lost: Hold) -> Hold:
         await wish.holds.session.wait_connected()
         try:
             await _outlive(wish, lost)
-            return await _begin(wish, terms, None)
+            return await _begin(wish, terms, None, is_new=False)
         except (SessionSuspended, SessionLost, ConnectionLoss):
             continue
 
@@ -138,13 +141,16 @@ async def _outlive(wish: _Wish, lost: Hold) -> None:
     """
     session, record = wish.holds.session, None
     try:
-        record = (await session.call(GetData(lost.path))).value
-        left: Stat | None = records.stat(record)
+        record = await ask(session, GetData(lost.path))
     except NoNode:
         return
     except NoAuth:
-        left = (await session.call(Exists(lost.path))).value
-    if left is None or left.czxid != lost.czxid:
+        # Newer servers do not tell whose node it is either; then it is waited for by its name.
+        with suppress(NoAuth):
+            left = await ask(session, Exists(lost.path))
+            if left is None or left.czxid != lost.czxid:
+                return
+    if record is not None and records.zxids(record)[0] != lost.czxid:
         return
     if record is not None and lost.terms.follows_data:
         _follow(wish, records.data(record))
@@ -166,20 +172,20 @@ async def _outlive(wish: _Wish, lost: Hold) -> None:
 # Where the name is taken
 
 
-async def _enter(wish: _Wish, hold: Hold) -> None:
+async def _enter(wish: _Wish, hold: Hold, *, is_new: bool) -> None:
     """The flow of a hold that waits until its name is free.
 
-    Raises: SessionSuspended if there is no connection to begin with; NodeExists for a node that is not ephemeral;
-    what Writes.create raises.
+    Raises: NodeExists for a node that is not ephemeral; what Writes.create raises. With `is_new` SessionSuspended if
+    there is no connection to begin with, and what refuses the first attempt for the moment.
     """
     session = wish.holds.session
-    is_new = True
+    take = partial(_take, wish, hold)
     until_s = asyncio.get_running_loop().time() + wish.wait_timeout_s
     try:
         async with asyncio.timeout_at(until_s if until_s < math.inf else None) as limit:
             while True:
                 try:
-                    return await _take(wish, hold)
+                    return await (take() if is_new else outlast(take))
                 except NodeExists as taken:
                     await _make_way(wish, hold, taken)
                 except (SessionSuspended, SessionLost, ConnectionLoss) as error:
@@ -200,7 +206,7 @@ async def _make_way(wish: _Wish, hold: Hold, taken: NodeExists) -> None:
     session, path = wish.holds.session, wish.operation.path
     stat = None
     try:
-        record = (await session.call(GetData(path))).value
+        record = await ask(session, GetData(path))
     except NoNode:
         return
     except NoAuth:
@@ -217,10 +223,10 @@ async def _make_way(wish: _Wish, hold: Hold, taken: NodeExists) -> None:
                 # The version guards what was compared, but for a node that was made anew in the meantime of one
                 # round trip, with as many changes.
                 try:
-                    await wish.writes.delete(Delete(path, stat.version))
+                    await outlast(partial(wish.writes.delete, Delete(path, stat.version)))
                     return
-                except (NoNode, BadVersion):
-                    return
+                except (NoNode, BadVersion, OutcomeUnknown):
+                    return  # the next create tells what is there
                 except NoAuth:
                     pass
     if hold.reason is not Reason.QUEUED:

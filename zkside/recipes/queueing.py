@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from zkside.core.queueing import Contender, Kind, contender
 from zkside.errors import HoldLost, NotSupported, SessionLost, SessionSuspended
@@ -15,7 +16,7 @@ from zkside.model.hold import Reason
 from zkside.model.operation import Acl, Create, CreateMode
 from zkside.recipes.hold import Hold
 from zkside.recipes.node import Writes
-from zkside.recipes.waiting import Rooms, WaitingRoom
+from zkside.recipes.waiting import Rooms, WaitingRoom, outlast
 from zkside.zk.session import Session
 
 
@@ -83,7 +84,9 @@ class Queueing:
                                 nonlocal before
                                 before = room.look()
 
-                            seat = await self.take_seat(hold, bid.path, bid, on_sent=look)
+                            take = partial(self.take_seat, hold, bid.path, bid, on_sent=look)
+                            # Who waits already has lost its place with the epoch, and is not to lose its wait too.
+                            seat = await (take() if is_new else outlast(take))
                             await room.settle(seat.contender, before)
                             async with patience(until_s):
                                 await room.turn(seat.contender, hold.wait)

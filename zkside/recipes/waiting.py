@@ -11,7 +11,7 @@ was ahead (core/queueing.Queue, docs/adr/0017).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice, takewhile
@@ -23,7 +23,9 @@ from zkside.errors import (
     InvalidArgument,
     NoAuth,
     NoNode,
+    Quota,
     SessionSuspended,
+    Throttled,
     Unavailable,
     ZksideError,
 )
@@ -293,6 +295,18 @@ class WaitingRoom:
     def _let_through(self, waiting: Waiting) -> Waiting:
         self._turnstile.let_through(list(waiting))
         return {}
+
+
+async def outlast(act: Callable[[], Awaitable[T]]) -> T:
+    """Do what somebody who waits already has to do, again whenever it is refused for the moment: since ZooKeeper
+    throttles, or the session's queue is full. Nothing was changed then."""
+    attempt = 0
+    while True:
+        try:
+            return await act()
+        except (Throttled, Quota):
+            await pause(attempt)
+            attempt += 1
 
 
 async def ask(session: Session, operation: Operation[T]) -> T:
