@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,9 @@ from kazoo.client import KazooClient
 
 from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure, fault
+from tests.zk.scripted import THROTTLED, refusing
+from zkside.cli.zookeeper import ZooKeeperServer
+from zkside.model.operation import Create, GetChildren, Sync
 from zkside.pb import node_pb2
 from zkside.pb.node_pb2 import (
     CreateRequest,
@@ -27,6 +31,7 @@ from zkside.pb.node_pb2 import (
     TransactRequest,
 )
 from zkside.rpc.interceptors import READY_KEY
+from zkside.zk.kazoo import KazooConnection
 
 READY = ((READY_KEY, "true"),)
 
@@ -113,6 +118,34 @@ async def test_many_lost_sequential_ephemerals_are_each_given_to_one_caller(
         reads = [start(stream.read()) for stream in streams]
     held = await asyncio.wait_for(asyncio.gather(*reads), PATIENCE_S)
     assert sorted(each.hold.path for each in held) == sorted(f"/p/{name}" for name in stock_client.get_children("/p"))
+
+
+async def test_a_search_that_zookeeper_throttles_is_no_answer_of_the_write(
+    zookeeper: ZooKeeperServer, chroot: str, short_path: Path, stock_client: KazooClient
+) -> None:
+    """N2, V1: THROTTLED would say that nothing was changed. V4: and all of it yields to the session's own."""
+    stock_client.create("/p")
+    sync, get_children = 9, 12
+    left: dict[int, int] = {}
+    asked: list[tuple[type[object], bool]] = []
+    async with refusing(zookeeper.port, left, THROTTLED) as through:
+        with Proxy(int(through.rpartition(":")[2])) as proxy:
+            async with Host(proxy.hosts + chroot, short_path) as host, host.stubs() as client:
+                sending = KazooConnection.call
+
+                def call(connection: KazooConnection, operation: Any, *, yields: bool = False) -> Any:
+                    asked.append((type(operation), yields))
+                    return sending(connection, operation, yields=yields)
+
+                with pytest.MonkeyPatch.context() as patched:
+                    patched.setattr(KazooConnection, "call", call)
+                    async with answer_lost(proxy, lambda: bool(stock_client.get_children("/p"))):
+                        creating = start(client.node.Create(CreateRequest(path="/p/n-", protected=True)))
+                        left |= {sync: 1, get_children: 1}
+                    made = await creating
+                assert stock_client.get_children("/p") == [made.path.removeprefix("/p/")]
+                assert left == {sync: 0, get_children: 0}
+                assert {yields for kind, yields in asked if kind in (Create, Sync, GetChildren)} == {True}
 
 
 async def test_a_plain_create_that_was_applied_is_told_as_unknown(

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from zkside.core import outcome
 from zkside.core.outcome import Outcome
-from zkside.errors import ConnectionLoss, NoNode, OutcomeUnknown, SessionLost, SessionSuspended, ZksideError
+from zkside.errors import (
+    ConnectionLoss,
+    NoNode,
+    OutcomeUnknown,
+    Quota,
+    SessionLost,
+    SessionSuspended,
+    Throttled,
+    ZksideError,
+)
+from zkside.hub.asking import pause
 from zkside.model import path as paths
 from zkside.model.operation import (
     Create,
@@ -25,6 +37,7 @@ from zkside.model.operation import (
     SetAcl,
     SetData,
     Sync,
+    T,
     Transaction,
 )
 from zkside.model.stat import Stat
@@ -36,6 +49,12 @@ ANSWER_MARGIN_S = 0.05
 """So long before its caller's deadline it gives up, so that the caller hears OUTCOME_UNKNOWN."""
 MAX_STEPS_EXAMINED = 50
 """Of a transaction."""
+
+
+class Call(Protocol):
+    """Session.call."""
+
+    def __call__(self, operation: Operation[T], /) -> asyncio.Future[Reply[T]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +141,14 @@ class FindOut:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._call: Call = session.call
         self.claims = Claims()
+
+    def yielding(self) -> FindOut:
+        """The same, with the same claims, for writes of clients: what the session needs for itself goes first."""
+        other = copy(self)
+        other._call = partial(self._session.call, yields=True)
+        return other
 
     def sent(self, what: str, path: str, deadline_s: float | None) -> Sent:
         """To be taken just before a write is sent."""
@@ -138,6 +164,7 @@ class FindOut:
         until_s = asyncio.get_running_loop().time() + WITHOUT_DEADLINE_S
         if sent.deadline_s is not None:
             until_s = sent.deadline_s - ANSWER_MARGIN_S
+        attempt = 0
         try:
             async with asyncio.timeout_at(None if until_s == math.inf else until_s):
                 while True:
@@ -146,12 +173,17 @@ class FindOut:
                         raise sent.unknown_for_good()
                     if self._session.epoch != sent.epoch:
                         raise sent.unknown("the session ended meanwhile")
-                    calls = [self._session.call(each) for each in (Sync(), *operations)]
+                    calls = [self._call(each) for each in (Sync(), *operations)]
                     replies = await asyncio.gather(*calls, return_exceptions=True)
                     failures = [each for each in replies if isinstance(each, BaseException)]
                     if any(isinstance(each, SessionLost) for each in failures):
                         raise sent.unknown("the session ended meanwhile")
                     if any(isinstance(each, ConnectionLoss | SessionSuspended) for each in failures):
+                        continue
+                    if any(isinstance(each, Throttled | Quota) for each in failures):
+                        # These say that nothing was changed: of the look, which is no answer of the write's.
+                        await pause(attempt)
+                        attempt += 1
                         continue
                     if isinstance(replies[0], BaseException):
                         raise replies[0]

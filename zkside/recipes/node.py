@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from zkside.errors import (
     BadVersion,
@@ -35,7 +35,6 @@ from zkside.model.operation import (
     Delete,
     Exists,
     GetChildren,
-    Operation,
     ReadMany,
     Reply,
     SetAcl,
@@ -45,7 +44,7 @@ from zkside.model.operation import (
     Write,
 )
 from zkside.model.stat import Stat
-from zkside.recipes.find_out import ANSWER_MARGIN_S, FindOut, Sent, is_numbered
+from zkside.recipes.find_out import ANSWER_MARGIN_S, Call, FindOut, Sent, is_numbered
 from zkside.recipes.numbers import Numbers
 from zkside.zk.session import Session
 
@@ -57,12 +56,6 @@ MAX_SWEEPS = 100
 """Of a recursive delete below which others go on creating."""
 BATCH = 256
 """Reads in one request and deletes under way of a recursive delete."""
-
-
-class Call(Protocol):
-    """Session.call."""
-
-    def __call__(self, operation: Operation[T], /) -> asyncio.Future[Reply[T]]: ...
 
 
 @dataclass(slots=True)
@@ -97,6 +90,7 @@ class Writes:
         """The same, for what clients ask for: what the session needs for itself goes first."""
         other = copy(self)
         other._call = partial(self._session.call, yields=True)
+        other._find_out = self._find_out.yielding()
         return other
 
     async def close(self) -> None:

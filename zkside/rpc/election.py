@@ -44,7 +44,8 @@ class ElectionServicer:
         self._holds = holds
         self._session = holds.session
         self._queueing = queueing
-        self._writes = writes
+        self._writes = writes.yielding()
+        """For Proclaim alone."""
         self._default_acl = default_acl
 
     def campaign(
