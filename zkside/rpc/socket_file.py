@@ -7,7 +7,6 @@ with the one that was made, once a second, and made again by a new server; the o
 
 from __future__ import annotations
 
-import fcntl
 import grp
 import os
 import stat
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from zkside import log
 from zkside.errors import StartError
 from zkside.rpc.listeners import MAX_SOCKET_PATH_BYTES, UnixListener
+from zkside.zk import state_dir
 
 _Identity = tuple[int, int]
 
@@ -42,7 +42,7 @@ class SocketFile:
             raise StartError(f"the socket's path is longer than {MAX_SOCKET_PATH_BYTES} bytes: {self.path}")
         try:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if self._lock is None or _identity_of(self._lock) != _identity_at(self._lock_path):
+            if not self._has_lock():
                 self._take_lock()
         except OSError as error:
             raise StartError(f"the socket {self.path} cannot be made: {error}") from error
@@ -78,7 +78,7 @@ class SocketFile:
 
         Permissions that are not as configured are set again.
         """
-        if self._lock is None or _identity_of(self._lock) != _identity_at(self._lock_path):
+        if not self._has_lock():
             return False
         if self._made is None or _identity_at(self.path) != self._made:
             return False
@@ -105,22 +105,13 @@ class SocketFile:
             os.close(self._lock)
             self._lock = None
 
+    def _has_lock(self) -> bool:
+        """Whether the file that is locked still has its name."""
+        return self._lock is not None and state_dir.is_at(self._lock_path, self._lock)
+
     def _take_lock(self) -> None:
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        except BlockingIOError:
-            owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
-            raise StartError(
-                f"another daemon (pid {owner}) listens on {self.path}: stop it, or choose another socket"
-            ) from None
-        except BaseException:
-            os.close(lock)
-            raise
-        before, self._lock = self._lock, lock
+        in_use = f"another daemon (pid {{pid}}) listens on {self.path}: stop it, or choose another socket"
+        before, self._lock = self._lock, state_dir.lock(self._lock_path, in_use)
         if before is not None:
             os.close(before)
 
@@ -149,11 +140,6 @@ class SocketFile:
 def _beside(name: str) -> str:
     """Another name that is no longer: a socket's path has a limit."""
     return name[:-1] + ("_" if name.endswith("~") else "~")
-
-
-def _identity_of(descriptor: int) -> _Identity:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
 
 
 def _identity_at(path: os.PathLike[str]) -> _Identity | None:

@@ -91,7 +91,7 @@ class Journal:
         journal._path = state_dir / "session.journal"
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            journal._lock = lock(journal._lock_path)
+            journal._lock = journal._take_lock()
             journal._load()
         except OSError as error:
             journal.close()
@@ -256,7 +256,7 @@ class Journal:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not is_at(self._lock_path, self._lock):
-                made = lock(self._lock_path)
+                made = self._take_lock()
                 os.close(self._lock)
                 self._lock = made
             self._replace()
@@ -275,6 +275,11 @@ class Journal:
             self._remade += 1
             self._is_gone = False
             log.journal_made_anew(file=self._path)
+
+    def _take_lock(self) -> int:
+        """Raises: StartError, OSError."""
+        in_use = f"the state directory {self._lock_path.parent} is in use by another daemon (pid {{pid}}): "
+        return lock(self._lock_path, in_use + "stop it, or give this one a directory of its own")
 
     @property
     def _lock_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""The state directory: whose it is, and whether what lies in it is what was written there."""
+"""The state directory: whose it is, and whether what lies in it is what was written there. Sockets are locked alike."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of a place that takes no more: what is there can be read all the same."""
 
 
-def lock(path: Path) -> int:
-    """An open file that no other daemon can lock. Raises: StartError if one has; OSError."""
-    made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def lock(path: Path, in_use: str) -> int:
+    """An open file that no other daemon can lock. Raises: StartError if one has; OSError.
+
+    `in_use` is the error then, with `{pid}` where the other process is to be named.
+    """
+    made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.read(made, 32).decode(errors="replace").strip()
         os.close(made)
-        raise StartError(
-            f"the state directory {path.parent} is in use by another daemon (pid {owner or 'unknown'}): "
-            "stop it, or give this one a directory of its own"
-        ) from None
+        raise StartError(in_use.replace("{pid}", owner or "unknown")) from None
+    except BaseException:
+        os.close(made)
+        raise
     with suppress(OSError):  # the process is named for people; a full disk takes no number, and locks all the same
         os.ftruncate(made, 0)
         os.pwrite(made, f"{os.getpid()}\n".encode(), 0)
