@@ -87,6 +87,16 @@ def test_a_child_that_lives_on_does_not_keep_the_lock_of_a_parent_that_is_killed
         assert granted_after_s(daemon.address, path, process) < 1.0
 
 
+def test_nor_by_one_of_several_connections(daemon: DaemonProcess, root: str) -> None:
+    """H4: a client with many streams has more than one."""
+    path = f"{root}/lock"
+    with forking_process(daemon.address, path, "with_many_streams") as process:
+        said = read_both(process)
+        assert (said["parent connections"], said["child connections"]) == ("3", "0")
+        assert (said["parent is_held"], said["child is_held"]) == ("True", "False")
+        assert granted_after_s(daemon.address, path, process) < 1.0
+
+
 def test_nor_over_tcp(hosts: str, tmp_path: Path) -> None:
     """H4"""
     with socket.socket() as probe:

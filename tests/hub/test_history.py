@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
+from kazoo.security import make_digest_acl
 
 from tests.hub.watcher import Watcher, eventually
 from tests.parts.proxy import Proxy
@@ -36,10 +37,11 @@ TARGET = (Target("/t", Scope.SUBTREE),)
 
 @asynccontextmanager
 async def host(
-    server: ZooKeeperServer | Proxy, state_dir: Path | None = None, *, keep: bool = True
+    server: ZooKeeperServer | Proxy, state_dir: Path | None = None, *, keep: bool = True, max_reply_bytes: int = 1 << 26
 ) -> AsyncIterator[Hub]:
     """A session and a hub on the server, as a daemon has them."""
-    connector = kazoo_connector(KazooSettings(server.hosts, session_timeout_s=TIMEOUT_S))
+    settings = KazooSettings(server.hosts, session_timeout_s=TIMEOUT_S, max_reply_bytes=max_reply_bytes)
+    connector = kazoo_connector(settings)
     journal = Journal.open(state_dir, server.hosts) if state_dir is not None else None
     session = Session(connector, SessionSettings(timeout_s=TIMEOUT_S), journal)
     hub = Hub(session, HubSettings(state_dir=state_dir))
@@ -186,6 +188,46 @@ async def test_children_that_came_by_the_very_same_transactions_are_seen_to_be_o
                 assert (await hub.reads.children("/", CACHED)).value.names == ["new", "zookeeper"]
                 after = await hub.reads.get("/", CACHED)
             assert after.value == before.value, "or this test shows nothing"
+
+
+@pytest.mark.parametrize("still", [False, True])
+async def test_what_could_not_be_read_in_the_old_history_is_as_it_is_in_the_new_one(
+    own_zookeeper: ZooKeeperServer, still: bool
+) -> None:
+    """V2, V3: a node that an ACL hid, and one too large for an answer; in the new history both again, or neither."""
+    most = 64 * 1024
+
+    def make(is_hidden: bool) -> None:
+        write(own_zookeeper, b"root")
+        write(own_zookeeper, b"x" * (2 * most if is_hidden else 1), path="/t/large")
+        client = KazooClient(own_zookeeper.hosts)
+        client.start(timeout=30)
+        client.create("/t/secret", b"s", acl=[make_digest_acl("them", "s", all=True)] if is_hidden else None)
+        client.stop()
+        client.close()
+
+    await asyncio.to_thread(make, True)
+    await asyncio.to_thread(write, own_zookeeper, *[b""] * 30, path="/later")
+    async with host(own_zookeeper, max_reply_bytes=most) as hub:
+        former = hub.epoch_id
+        with Watcher(await hub.subscribe(TARGET)) as watcher:
+            await watcher.until(lambda: bool(watcher.snapshots))
+            assert (watcher.unreadable, hub.statistics().unreadable) == ({"/t/secret"}, 1)
+            assert watcher.subscription.is_stale()
+            await asyncio.to_thread(wipe, own_zookeeper)
+            await asyncio.to_thread(make, still)
+            await new_history(hub, former)
+            if still:
+                await watcher.until(lambda: watcher.unreadable == {"/t/secret"} and watcher.data() == {"/t": b"root"})
+                await eventually(lambda: hub.statistics().unreadable == 1)
+                assert watcher.subscription.is_stale()
+                await asyncio.to_thread(write, own_zookeeper, b"x", path="/t/large")
+                await watcher.until(lambda: watcher.data() == {"/t": b"root", "/t/large": b"x"})
+            else:
+                everything = {"/t": b"root", "/t/large": b"x", "/t/secret": b"s"}
+                await watcher.until(lambda: watcher.data() == everything and not watcher.unreadable)
+            await eventually(lambda: not watcher.subscription.is_stale())
+            assert hub.statistics().unreadable == 0
 
 
 async def test_an_older_snapshot_that_has_overtaken_what_was_seen_is_found_out_by_its_nodes(

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from tests.rpc.host import Host, Stubs
+from tests.rpc.test_carry import Carrier
 from zkside.errors import StartError
 from zkside.model.identity import Auth
 from zkside.pb import hold_pb2, lock_pb2, session_pb2
@@ -71,6 +72,30 @@ async def test_a_socket_s_file_that_is_removed_is_made_again_and_holds_go_on(hos
         await until(lambda: len(host.rpc._servers) == 1)
         await reached(host.address)
     assert not path.exists()
+
+
+async def test_a_stop_ends_what_is_carried_on_the_server_of_before_too(hosts: str, short_path: Path) -> None:
+    """O3, H5: its last message comes, within the grace, and whoever came by the new server is told as well."""
+    path = short_path / "zkside.sock"
+    async with serving(hosts, short_path, UnixListener(path)) as host, host.stubs() as before:
+        carried = Carrier(before)
+        await carried.acquire(1)
+        await carried.until(1, hold_pb2.HOLD_STATE_HELD)
+        path.unlink()
+        await look(host)
+        async with host.stubs() as after:
+            waiting = Carrier(after)
+            await waiting.acquire(1)
+            await waiting.until(1, hold_pb2.HOLD_STATE_WAITING)
+            assert len(host.rpc._servers) == 2
+            stopping = asyncio.ensure_future(host.stop(grace_s=PATIENCE_S))
+            asked = await carried.until(1, hold_pb2.HOLD_STATE_JEOPARDY)
+            assert asked.update.reason == "DRAINED"
+            await carried.release(1)
+            assert (await carried.ended(1)).update.state == hold_pb2.HOLD_STATE_RELEASED
+            assert (await waiting.ended(1)).update.reason == "DRAINED"
+            await asyncio.wait_for(stopping, PATIENCE_S / 2)
+        assert not path.exists()
 
 
 async def test_it_is_noticed_without_being_asked(

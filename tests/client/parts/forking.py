@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from zkside.client import Client, Held, sync
+from zkside.client import Client, Held, forked, link, sync
 from zkside.errors import HoldLost, ZksideError
 
 SLEEPER = (sys.executable, "-S", "-I", "-c", "import time; time.sleep(60)")
@@ -42,6 +43,27 @@ def hold(address: str, path: str, child: Callable[[sync.Held], object]) -> None:
         child(held)
         tell_held("parent", held)
         time.sleep(60)
+
+
+def connections(address: str) -> int:
+    """How many this process has to the daemon."""
+    return sum(forked._leads_to(int(number), address) for number in os.listdir("/proc/self/fd"))
+
+
+def with_many_streams(address: str, path: str) -> None:
+    """More than go over one connection."""
+    link.STREAMS_OF_A_CHANNEL = 2
+    with sync.Client(address) as client, ExitStack() as watches:
+        for number in range(5):
+            next(watches.enter_context(client.watch(f"{path}-{number}")))
+        with client.lock(path) as held:
+            say("parent", "connections", connections(address))
+            if os.fork() == 0:
+                say("child", "connections", connections(address))
+                live_on(held)
+                os._exit(0)
+            tell_held("parent", held)
+            time.sleep(60)
 
 
 def by_fork(held: sync.Held) -> None:
@@ -163,7 +185,13 @@ CHILDREN = {
     "subprocess": by_subprocess,
     "posix_spawn": by_posix_spawn,
 }
-OTHERS = {"look_around": look_around, "fall_through": fall_through, "many": many, "afterwards": afterwards}
+OTHERS = {
+    "look_around": look_around,
+    "fall_through": fall_through,
+    "many": many,
+    "afterwards": afterwards,
+    "with_many_streams": with_many_streams,
+}
 
 if __name__ == "__main__":
     address, path, way = sys.argv[1:]
