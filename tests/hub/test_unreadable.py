@@ -15,7 +15,7 @@ from zkside.hub.hub import Hub, HubSettings
 from zkside.hub.reads import Consistency, Freshness
 from zkside.hub.subscription import SnapshotChunk
 from zkside.model import record as records
-from zkside.model.operation import OPEN_ACL, Acl, Create, Delete, Exists, SetAcl, SetData
+from zkside.model.operation import OPEN_ACL, Acl, Create, Delete, Exists, GetData, SetAcl, SetData
 from zkside.model.watch import ChangeType, Scope, Target
 from zkside.zk.session import Session
 
@@ -180,6 +180,16 @@ async def test_a_large_node_is_looked_at_without_its_data(hub: Hub, them: Peer, 
         looked, read = hub.keeper.revalidation.rounds, hub.reader.rounds
         await eventually(lambda: hub.keeper.revalidation.rounds > looked + 1)
         assert hub.reader.rounds == read
+
+
+async def test_what_is_only_being_loaded_does_not_keep_the_loop_busy(hub: Hub, them: Peer) -> None:
+    """V4: a look at all finds nothing then, and waits as it does with empty caches."""
+    await them.do(Create("/loading", b"1"))
+    hub.table.put("/loading", (await hub.session.call(GetData("/loading"))).value)
+    rounds = hub.keeper.revalidation.rounds
+    async with asyncio.timeout(10):
+        while hub.keeper.revalidation.rounds < rounds + 2:
+            await asyncio.sleep(INTERVAL_S)
 
 
 async def test_a_node_that_may_not_be_read_is_not_taken_for_deleted(hub: Hub, them: Peer) -> None:

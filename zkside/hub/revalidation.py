@@ -70,13 +70,14 @@ class Revalidation:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            began, is_whole = time.monotonic(), True
+            began, is_whole, is_empty = time.monotonic(), True, True
             nodes = self._loader.known()
             while some := list(islice(nodes, SLICE)):
+                is_empty = False
                 # First the pause: what has just been loaded need not be looked at yet.
                 await self._pause(len(some))
                 is_whole &= await self._look(some)
-            if not self._table.records:
+            if is_empty:  # nothing is cached, or all that is there is being loaded
                 await self._pause(0)
             if is_whole:
                 self._whole_since = began
