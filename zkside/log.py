@@ -122,7 +122,7 @@ def daemon_dump_failed(*, file: Path, error: BaseException) -> None:
 
 @event("daemon.no_stacks_file", WARNING, "stacks will be written to standard error, {file} cannot be made: {error}")
 def daemon_no_stacks_file(*, file: Path, error: BaseException) -> None:
-    """Where SIGUSR2 would have written the stacks of all threads."""
+    """SIGUSR2 would have written the stacks of all threads there."""
 
 
 @event("task.died", ERROR, "the permanent task {task} died and is started again: {error}", with_trace=True)
@@ -147,7 +147,7 @@ def listener_opened(*, address: str) -> None:
 
 @event("listener.lost", WARNING, "the socket's file at {address} is gone or is another one: it is made again")
 def listener_lost(*, address: str) -> None:
-    """Whoever wanted to connect in between could not. Streams that were open go on. What removes it?"""
+    """Whoever wanted to connect in between could not. Streams that were open go on. Find out what removes it."""
 
 
 @event("listener.shut", ERROR, "nobody can connect to {address} any more; trying to make it again: {error}")
@@ -169,7 +169,7 @@ def http_restarted() -> None:
 
 @event("http.failed", WARNING, "a request for an HTTP page could not be served: {error}")
 def http_failed(*, error: BaseException) -> None:
-    """Is there no more thread to be had, or no memory?"""
+    """It may be that no more thread can be had, or no memory."""
 
 
 @event("config.reloaded", INFO, "configuration read again: in force now: {applied}; after a restart: {needs_restart}")
@@ -400,7 +400,7 @@ def cache_revalidation_failed(*, error: BaseException) -> None:
 
 @event("cache.read_again", INFO, "{path} can be read again")
 def cache_read_again(*, path: str) -> None:
-    """What covers it is current again, unless something else keeps it stale."""
+    """Subtrees that cover it are current again, unless something else keeps them stale."""
 
 
 @event("hub.invariant", ERROR, "not kept current, and stale from now on ({what}): {reason}")

@@ -188,7 +188,7 @@ async def test_what_is_only_being_loaded_does_not_keep_the_loop_busy(hub: Hub, t
     hub.table.put("/loading", (await hub.session.call(GetData("/loading"))).value)
     rounds = hub.keeper.revalidation.rounds
     async with asyncio.timeout(10):
-        while hub.keeper.revalidation.rounds < rounds + 2:
+        while hub.keeper.revalidation.rounds < rounds + 2:  # noqa: ASYNC110
             await asyncio.sleep(INTERVAL_S)
 
 

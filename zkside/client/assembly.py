@@ -47,10 +47,6 @@ class Assembly:
         """Whether this target's Snapshot is complete."""
         return self._points[target] is not None
 
-    @property
-    def is_complete(self) -> bool:
-        return all(point is not None for point in self._points)
-
     def snapshot(self, target: int, reason: SnapshotReason) -> Snapshot:
         """The target's present state."""
         nodes, unreadable = MappingProxyType(dict(self.nodes[target])), frozenset(self.unreadable[target])

@@ -90,7 +90,7 @@ def keep(thing: object) -> None:
 
 
 def error() -> ZksideError:
-    """What the parent's client raises in a child."""
+    """The error that the parent's client raises in a child."""
     what_to_do = _WITHOUT_GRPC if _state.is_without_grpc else "make a new Client in the child"
     return ZksideError(
         f"this client was made before a fork: it belongs to the parent process, and so does what it holds; {what_to_do}"

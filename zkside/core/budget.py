@@ -33,7 +33,7 @@ class Budget:
         self.waiting = 0
         self._used: dict[str, int] = {}
         self._queues: OrderedDict[str, deque[Turn]] = OrderedDict()
-        """Whose turn is next comes first."""
+        """In the order of their turns."""
         self._is_full = False
         """Whether those who wait lack room in the whole."""
 

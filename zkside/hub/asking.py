@@ -58,8 +58,6 @@ class Asking:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.repeated = 0
-        """Attempts after the first, counted."""
 
     async def ask(self, operation: Operation[T]) -> Reply[T]:
         """Raises: what a lost connection raises, and what is not passing."""
@@ -76,7 +74,6 @@ class Asking:
                     raise
                 if not self.lasts(sequence):
                     raise ConnectionLoss(str(error)) from error
-            self.repeated += 1
             await pause(attempt)
             attempt += 1
             call = self._session.call(operation)

@@ -17,10 +17,9 @@ from typing import NamedTuple
 from zkside.errors import Unavailable
 from zkside.hub.reader import Settled
 from zkside.hub.table import NodeTable
-from zkside.model import path as paths
 from zkside.model import record as records
 from zkside.model.record import UNREADABLE, Record
-from zkside.model.watch import Change, ChangeType, Scope, Target
+from zkside.model.watch import Change, ChangeType, Target
 
 SNAPSHOT_CHUNK_BYTES = 512 * 1024
 # Nodes copied for a snapshot between two turns of the event loop.
@@ -99,13 +98,6 @@ class Feed:
         self._image: Image | None = None
         self._imaging: asyncio.Task[Image] | None = None
         self._is_closed = False
-
-    def matches(self, path: str) -> bool:
-        """Whether the target covers a path."""
-        target = self.target
-        if target.scope is Scope.SUBTREE:
-            return paths.is_within(path, target.path)
-        return path == target.path or (target.scope is Scope.CHILDREN and paths.parent(path) == target.path)
 
     def append(self, zxid: int, changes: list[Settled]) -> None:
         """Add a cut (of changes that match the target), and wake the subscribers."""

@@ -87,7 +87,6 @@ class Keeper:
         """All roots have been compared since the last connection, and the last doubt."""
         self.is_lagging = False
         """The reader has not got on for too long: nothing is current until it has."""
-        self.doubts = 0
         self.refused = self.save_errors = 0
         """Targets refused for their size, and failures to write caches to disk, counted."""
 
@@ -174,7 +173,6 @@ class Keeper:
 
     def doubt(self) -> None:
         """Something may have been missed: all roots are stale until they have been compared with ZooKeeper."""
-        self.doubts += 1
         self._outages += 1
         self._begin_outage()
         self._news.set()
@@ -195,7 +193,7 @@ class Keeper:
         self.doubt()
 
     def lag(self, *, is_lagging: bool) -> None:
-        """The reader does not get on, or does again."""
+        """Take note that the reader does not get on, or does again."""
         self.is_lagging = is_lagging
         if is_lagging:
             self._make_stale(self._roots)
@@ -204,14 +202,14 @@ class Keeper:
             self._make_current()
 
     def on_readable(self, path: str, *, readable: bool) -> None:
-        """From the reader: a path can be read no more, or again."""
+        """Take note, from the reader, that a path cannot be read any more, or can again."""
         if readable:
             self._make_current()
         elif self._make_stale(self._roots.covering(path)):
             self._on_stale()
 
     def _make_stale(self, roots: Iterable[Root]) -> bool:
-        """Whether any was not."""
+        """Returns whether any of them was current."""
         now_s, any_was_current = time.monotonic(), False
         for root in roots:
             if root.live and root.stale_since is None:
@@ -219,7 +217,7 @@ class Keeper:
         return any_was_current
 
     def _make_current(self) -> None:
-        """Those that are kept."""
+        """Mark the roots that are kept as current, unless something of them cannot be read."""
         if not self.is_current or self.is_lagging:
             return
         unread: set[Root] = set()
@@ -278,7 +276,7 @@ class Keeper:
                 root.ready.set_result(None)
 
     async def _follow_session(self) -> None:
-        """One round of this for each connection, and for each doubt."""
+        """Compare all roots with ZooKeeper, once for each connection and for each doubt."""
         attempt = 0
         while True:
             await self._connected.wait()
@@ -421,7 +419,7 @@ class Keeper:
 
 
 def _told(error: Exception) -> ZksideError:
-    """For whoever waits: an error of our own is in the log."""
+    """The error that whoever waits is told; a defect of our own is in the log."""
     return error if isinstance(error, ZksideError) else ZksideError(f"a defect of zkside: {error!r}; see its log")
 
 

@@ -88,7 +88,7 @@ class Loader:
         return walk.zxid
 
     def _check_room(self, root: Root) -> None:
-        """Raises: Quota, if the caches have more than they may have."""
+        """Refuse a root that does not fit. Raises: Quota, if the caches have more than they may have."""
         most = self.settings.max_cached_nodes
         if len(self._table.records) > most:
             raise Quota(f"the cache holds at most {most} nodes; {root.path} does not fit")
@@ -175,7 +175,7 @@ class Loader:
 
 
 def _nothing(path: str) -> Record | None:
-    """Known of any path."""
+    """What is known of a path where nothing is to be relied on."""
     return None
 
 

@@ -146,7 +146,7 @@ class Reader:
         self._work.set()
 
     def doubt(self, path: str) -> None:
-        """A covered path may differ from ZooKeeper, and no event has told or will tell it: read it again."""
+        """Read a covered path again that may differ from ZooKeeper although no event has told it, or will."""
         if path not in self.unsettled and path not in self._reading:
             settled = self.settled_zxid
             self.announce(path, Announced(settled + 1, settled))
@@ -158,8 +158,8 @@ class Reader:
             self._compared[path] = record
 
     def fail(self, path: str, announced: Announced, error: ZksideError) -> None:
-        """A path that cannot be read now. Its roots become stale; it is read again when it is announced again, or by
-        `try_unreadable`."""
+        """Put a path aside that cannot be read now, and make its roots stale. It is read again when it is announced
+        again, or by `try_unreadable`."""
         former = self.unreadable.get(path)
         if former is None and path not in self._retried:
             log.cache_read_failed(path=path, reason=str(error))
@@ -173,7 +173,7 @@ class Reader:
             self.announce(path, failed.announced)
 
     def read_elsewhere(self, path: str) -> None:
-        """A path that could not be read has been compared: it can be."""
+        """Take back a path that could not be read, and was compared by somebody else."""
         if self.unreadable.pop(path, None) is not None:
             log.cache_read_again(path=path)
             self._on_readable(path, True)
@@ -187,7 +187,7 @@ class Reader:
         self.unreadable.pop(path, None)
 
     def recover(self) -> None:
-        """The task died wherever it was: what was under way is announced again."""
+        """Announce again what was under way when the task died, wherever it was."""
         self._reading = set()
         self._futile = 0
         self._announce_again()
@@ -200,7 +200,7 @@ class Reader:
         self._compared.clear()
 
     def begin_history(self) -> None:
-        """No zxid of before means anything any more: what was announced is read again. While paused."""
+        """Announce all again, as no zxid of before means anything any more. Only while paused."""
         self._cut = 0
         self._compared.clear()
         self._again.clear()
@@ -234,7 +234,7 @@ class Reader:
                     self._take(batch, read_at, results)
 
     async def _read(self, batch: list[str]) -> tuple[int, list[ReadResult]]:
-        """The zxid of a reply, and its results. What is announced meanwhile is in `_again` until it is taken."""
+        """Returns a reply's zxid and its results. What is announced meanwhile is in `_again` until it is taken."""
         if not batch:
             return self._session.last_zxid, []
         self._reading = set(batch)
@@ -246,7 +246,7 @@ class Reader:
             raise
 
     def _take(self, batch: list[str], read_at: int, results: list[ReadResult]) -> None:
-        """One atomic section."""
+        """Take the results in, as one atomic section."""
         self._reading = set()
         self.rounds += 1
         self.answered += 1
@@ -275,7 +275,7 @@ class Reader:
             self.announce(path, announced)
 
     def _refused(self, batch: list[str], error: ZksideError) -> None:
-        """The whole batch failed: the next one is half as large, and of one node it is known what is wrong with it."""
+        """Halve the next batch, as this one failed as a whole; if it was one node, put that aside."""
         if isinstance(error, TooLarge) and (limit := limit_of(error)):
             self._reply_bytes = min(REPLY_BYTES, limit)
         if len(batch) > 1:
@@ -285,7 +285,7 @@ class Reader:
             self.fail(batch[0], self.unsettled.pop(batch[0]), error)
 
     def _batch_taken(self, size: int, reply_bytes: int) -> None:
-        """Batches grow again as long as one twice as large would be answered too."""
+        """Let batches grow again as long as one twice as large would be answered too."""
         if size >= self._most and 2 * reply_bytes <= self._reply_bytes:
             self._most = min(LARGEST_BATCH, 2 * self._most)
 

@@ -98,7 +98,7 @@ class Reads:
         self.server = 0
 
     def configure(self, settings: HubSettings) -> None:
-        """These hold from now on."""
+        """Apply these settings from now on."""
         self._settings = settings
         self.from_server.configure(settings.max_reads_bytes, settings.max_answer_bytes)
 
@@ -164,7 +164,7 @@ class Reads:
     async def get_some(
         self, paths: Sequence[str], freshness: Freshness, most_bytes: int, owner: str, held: ExitStack
     ) -> Answer[list[ReadState]]:
-        """The first of many nodes, as many as take about `most_bytes`; one at least."""
+        """Read the first of many nodes, as many as take about `most_bytes`; one at least."""
         if freshness.consistency is Consistency.CACHED:
             cached = self._cached_nodes(paths, freshness)
             if cached is None:
@@ -305,7 +305,7 @@ class Reads:
         return len(self._roots) >= settings.max_roots or self._table.bytes >= settings.max_cached_bytes
 
     async def _keep_one(self, path: str, owner: str) -> bool:
-        """As `_keep`, of a node whose size is not known."""
+        """Do as `_keep` does, for a node whose size is not known."""
         if self._live_at(path) is not None:
             return True
         with await self.from_server.room(owner):
@@ -327,13 +327,13 @@ class Reads:
     # What an answer tells the cache
 
     def doubt(self, path: str) -> None:
-        """Something that no event tells may have happened to a path, such as a new ACL: what is cached of it is
-        read again before it is served."""
+        """Have what is cached of a path read again before it is served: something that no event tells, such as a new
+        ACL, may have happened to it."""
         if self._roots.live_at(path) is not None:
             self._reader.doubt(path)
 
     def _learn(self, path: str, found: Record | None) -> None:
-        """The server's answer shows what no event tells: another ACL, and what was changed under it.
+        """Doubt what is cached if the server's answer differs, as after a change of an ACL, which no event tells.
 
         An answer older than the table's state differs too; then the node is read once more than it had to be.
         """

@@ -37,7 +37,7 @@ MOST_ATTEMPTS = 3
 
 
 class Revalidation:
-    """One owned task of the hub."""
+    """The task of the hub that looks again."""
 
     def __init__(
         self, session: Session, table: NodeTable, roots: Roots, reader: Reader, loader: Loader, interval_s: float
@@ -63,7 +63,7 @@ class Revalidation:
         return time.monotonic() - self._whole_since if self._table.records else 0.0
 
     def configure(self, interval_s: float) -> None:
-        """This interval holds from now on."""
+        """Apply this interval from now on."""
         self._interval_s = interval_s
         self._configured.set()
 
@@ -84,7 +84,7 @@ class Revalidation:
                 self.rounds += 1
 
     async def _pause(self, nodes: int) -> None:
-        """A part of the interval: as large as the part of all nodes that these are."""
+        """Wait for the part of the interval that these nodes are of all."""
         started = time.monotonic()
         share = min(nodes / max(len(self._table.records), 1), 1.0) if nodes else 1.0
         while True:
@@ -97,7 +97,7 @@ class Revalidation:
                     await self._configured.wait()
 
     async def _look(self, some: list[tuple[str, int]]) -> bool:
-        """False if some of it could not be read: then the next round has to."""
+        """Compare some nodes with the server; False if that failed and is left to the next round."""
         for attempt in range(MOST_ATTEMPTS):
             try:
                 await self._session.wait_connected(read_only=True)
@@ -122,7 +122,7 @@ class Revalidation:
         await walk.run((*small, *differing))
 
     async def _differing(self, large: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Those of which the server says something else, by their Stats."""
+        """Returns the nodes whose Stats on the server are other than the cached ones."""
         known = self._table.records
         calls = [self._session.call(Exists(path)) for path, _ in large]
         differing = []

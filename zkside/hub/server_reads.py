@@ -43,7 +43,7 @@ KNOWN = 1000
 
 
 class ServerReads:
-    """By owner, see core/budget.py. `held` is closed by the caller when it no longer has the answer's parts."""
+    """Reads in turn by owner (core/budget.py). The caller closes `held` when it no longer has the answer's parts."""
 
     def __init__(self, session: Session, max_reads_bytes: int, max_answer_bytes: int) -> None:
         self._session = session
@@ -59,7 +59,7 @@ class ServerReads:
         """The largest node of late, by owner."""
 
     def check(self, size_bytes: int) -> None:
-        """Raises: TooLarge, for an answer that no client gets."""
+        """Refuse an answer that is larger than any client gets. Raises: TooLarge."""
         if size_bytes > self.max_answer_bytes:
             raise TooLarge(
                 f"the answer has {size_bytes} bytes or more, the limit is {self.max_answer_bytes} "
@@ -68,20 +68,20 @@ class ServerReads:
             )
 
     def configure(self, max_reads_bytes: int, max_answer_bytes: int) -> None:
-        """These hold from now on."""
+        """Apply these limits from now on."""
         self.window.configure(max_reads_bytes)
         self.in_flight.configure(self.window.size_bytes)
         self.held.configure(max_reads_bytes)
         self.max_answer_bytes = max_answer_bytes
 
     async def room(self, owner: str, nodes: int = 1) -> Share:
-        """Room for nodes of unknown size. Raises: as InFlight.room."""
+        """Take room for nodes of unknown size. Raises: as InFlight.room."""
         return await self.in_flight.room(owner, nodes * (NODE_BYTES if nodes == 1 else self._node_bytes(owner)))
 
     async def read(
         self, operation: GetData | Exists | GetAcl, owner: str, *, is_led: bool = False, zxid: int = 0
     ) -> Reply[Any]:
-        """One node's, at `zxid` or later. `is_led`: as current as its leader is."""
+        """Read one node, at `zxid` or later. `is_led`: as current as its leader is."""
         if isinstance(operation, Exists):
             return await self._ask(operation, is_led, zxid)
         with self.in_flight.take(owner, NODE_BYTES) or await self.room(owner):
@@ -105,7 +105,7 @@ class ServerReads:
     async def many(
         self, paths: Sequence[str], owner: str, held: ExitStack, *, is_led: bool = False, zxid: int = 0
     ) -> Reply[list[ReadResult]]:
-        """Many different nodes, as one consistent cut. Raises: TooLarge, for more than one answer may have.
+        """Read many different nodes as one consistent cut. Raises: TooLarge, for more than one answer may have.
 
         They are read in batches. That is the cut of the first batch if nothing of the later ones has changed since,
         which their Stats tell; else all are read once more, at once, now that it is known how large they are.
@@ -137,7 +137,7 @@ class ServerReads:
         return Reply(cut_zxid, results)
 
     async def some(self, paths: Sequence[str], owner: str, held: ExitStack, size_bytes: int) -> Reply[list[ReadResult]]:
-        """As many of the nodes, from the first one on, as take about so many bytes; one at least. No cut."""
+        """Read as many of the nodes, from the first one on, as take about so many bytes; one at least. No cut."""
         share = held.enter_context(await self._keeping(owner, len(paths), size_bytes))
         batch = FIRST_BYTES // self._node_bytes(owner)
         results: list[ReadResult] = []

@@ -30,7 +30,7 @@ POLL_S: Final = 2.0
 
 
 class Tap:
-    """One who waits."""
+    """Somebody who waits for the end of one node."""
 
     def __init__(
         self,
@@ -92,16 +92,17 @@ class Taps:
         return stop
 
     def count(self, path: str) -> int:
-        """Those that wait for this path's end."""
+        """How many wait for this path's end."""
         return len(self._by_path.get(path, ()))
 
     def deleted(self, path: str) -> None:
-        """An event says so. Whose node is known by its czxid waits for the read: the event may be of one before."""
+        """End the taps without a czxid, as an event says that the node was deleted. The event may be of a node before
+        the one of a czxid: these taps wait for the read."""
         for tap in [tap for tap in self._by_path.get(path, ()) if tap.czxid is None]:
             self._take(tap, None)
 
     def heard(self, path: str) -> None:
-        """An event of this path came: of a parent, its list of children may have changed."""
+        """Have a parent's list of children looked at, since an event of this path came."""
         siblings = self._siblings.get(path)
         if siblings is not None:
             siblings.news.set()
@@ -118,7 +119,7 @@ class Taps:
                 self._take(tap, self._table.records.get(tap.path))
 
     def look_again(self) -> None:
-        """A cut may have been published by half: whatever the table says now counts."""
+        """Go by what the table says now, since a cut may have been published by half."""
         for taps in list(self._by_path.values()):
             for tap in list(taps):
                 if tap.root is not None and tap.root.live:
@@ -186,7 +187,7 @@ class Taps:
         siblings.news.set()
 
     async def _follow(self, parent: str, siblings: _Siblings) -> None:
-        """Until nobody below this parent waits any more."""
+        """Follow the list of a parent's children until nobody below it waits any more."""
         # For its watch alone: the parent need not be readable as a node for that.
         root = self._keeper.acquire(parent, Scope.NODE, is_vital=True)
         attempt = 0
@@ -223,7 +224,7 @@ class Taps:
                 self._end(tap)
 
     async def _look_one_by_one(self, asked: list[Tap]) -> None:
-        """Servers before 3.8.4 and 3.9.2 tell anybody whether a node exists."""
+        """Ask for each node, which servers before 3.8.4 and 3.9.2 answer to anybody."""
         for tap in asked:
             try:
                 stat = (await self._asking.ask(Exists(tap.path))).value

@@ -30,7 +30,7 @@ class What(Enum):
     """What can be wrong."""
 
     TASK = "task"
-    """The reader, the keeper or the sweeper does not run."""
+    """A permanent task of the hub does not run."""
     READER = "reader"
     """Paths are announced, and no attempt at reading them has come to anything."""
     ROOT = "root"
@@ -117,7 +117,7 @@ class Watchdog:
         self._keeper.settle_ready()
 
     def _measure(self) -> None:
-        """The reader's progress since the last look."""
+        """Take note of the reader's progress since the last look."""
         reader = self._reader
         has_work = bool(reader.unsettled) and not reader.is_paused
         if not has_work or reader.answered != self._answered:

@@ -170,8 +170,8 @@ class Watches:
             self._add(watch, attempt)
 
     def _later(self, attempt: int, act: Callable[[], object]) -> None:
-        """Refused while there is a connection: no event would say when to try again. Without one `synchronise` does
-        it after the next."""
+        """Do it again in a while if there is a connection, as no event would say when. Without one `synchronise` does
+        it on the next."""
         if not self._session.status.state.is_connected:
             return
 

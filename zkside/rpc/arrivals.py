@@ -32,7 +32,7 @@ class Arrivals:
         self.timeout_s = timeout_s
         """May be replaced while calls wait."""
         self._waiting: dict[asyncio.Task[Any], float] = {}
-        """With since when: the oldest comes first."""
+        """Each with the instant since which it waits, the oldest first."""
         self._quick: dict[asyncio.Task[Any], None] = {}
         """Those for whose message gRPC waits; some may have ended since the last look."""
         self._ending: dict[asyncio.Task[Any], ZksideError] = {}

@@ -38,20 +38,20 @@ class Flow:
         self._max_answer_bytes = quotas.max_answer_bytes
 
     def configure(self, quotas: QuotaSettings) -> None:
-        """These hold from now on."""
+        """Apply these limits from now on."""
         self.requests.configure(quotas.max_requests_bytes)
         self.answers.configure(quotas.max_answers_bytes)
         self.messages.configure(quotas.max_messages_bytes)
         self._max_answer_bytes = quotas.max_answer_bytes
 
     async def request(self, name: str, context: Context, peer: Peer | None, size_bytes: int) -> Share:
-        """Room for a large request. Raises: Busy."""
+        """Take room for a large request. Raises: Busy."""
         return await self.requests.room(owner(name, context, peer), size_bytes, is_made=True)
 
     async def answer(
         self, name: str, context: Context, peer: Peer | None, size_bytes: int, *, is_made: bool = False
     ) -> None:
-        """Room for a large answer to a unary call, before it is made; the present task is the call's and gives it back.
+        """Take room for a large answer to a unary call before it is made; the present task, the call's, gives it back.
 
         `is_made`: what it is made of is in memory for it alone, and has no room elsewhere. Raises: TooLarge; Busy.
         """
@@ -68,7 +68,7 @@ class Flow:
         task.add_done_callback(lambda _: share.close())
 
     async def message(self, call: StreamCall, size_bytes: int) -> Share:
-        """Room for a large message of a stream. Raises: Busy."""
+        """Take room for a large message of a stream. Raises: Busy."""
         who = owner(call.stream.method, call.context, call.peer)
         return await self.messages.room(who, size_bytes, is_made=True)
 

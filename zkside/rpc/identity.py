@@ -20,15 +20,6 @@ _NAMES = (("peer_uri", "uri:"), ("peer_dns", "dns:"), ("x509_common_name", "cn:"
 """gRPC's properties of a verified client certificate, and the prefix of the names in each."""
 
 
-def peer_of(context: Context, listener: Listener) -> Peer:
-    """What the transport knows of a caller on this listener; whether its token is known is not looked at.
-
-    Raises: Unauthenticated, for an `authorization` that is no bearer token.
-    """
-    names: tuple[str, ...] = () if isinstance(listener, UnixListener) or not listener.tls else _names(context)
-    return Peer(listener.address, listener.identity, names, _token(context), context.peer())
-
-
 class Door:
     """One listener with its way to tell callers apart, and what it demands of them."""
 

@@ -40,7 +40,6 @@ class Pipeline:
         self._session = session
         self._room = room
         self._default_acl = default_acl
-        self._width = width
         self._sequence = session.status.sequence
         self._entries: asyncio.Queue[_Entry | Exception | None] = asyncio.Queue()
         self._free = asyncio.Semaphore(width)

@@ -7,10 +7,8 @@ or a new list of client authorities, counts from the next connection on; connect
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -86,10 +84,3 @@ def server_credentials(current: Callable[[], Certificates], *, ask_client: bool)
         return now.configuration
 
     return grpc.dynamic_ssl_server_credentials(used.configuration, fetch, ask_client)
-
-
-def describe_expiry(expires_unix_s: float, now_unix_s: float | None = None) -> str:
-    """ "expires on 2026-11-23 at 12:00 UTC", or "has expired …"."""
-    now_unix_s = time.time() if now_unix_s is None else now_unix_s
-    instant = datetime.fromtimestamp(expires_unix_s, UTC)
-    return f"{'expires' if expires_unix_s > now_unix_s else 'has expired'} on {instant:%Y-%m-%d at %H:%M} UTC"

@@ -67,16 +67,16 @@ class InFlight:
         return self._budget.total_bytes
 
     def configure(self, total_bytes: int) -> None:
-        """This holds from now on."""
+        """Apply this limit from now on."""
         self._budget.total_bytes = total_bytes
         self._admit()
 
     def take(self, owner: str, size_bytes: int) -> Share | None:
-        """Room, if nobody has to wait for it."""
+        """Take room, if nobody has to wait for it."""
         return Share(self, owner, size_bytes) if self._budget.take(owner, size_bytes) else None
 
     async def room(self, owner: str, size_bytes: int, *, is_made: bool = False) -> Share:
-        """Room, when it is this owner's turn. Cancellation: leaves the queue.
+        """Take room when it is this owner's turn. Cancellation: leaves the queue.
 
         `is_made`: what waits is in memory already. Raises: Busy when too many wait, or more of what is in memory than
         may be in flight.
@@ -112,7 +112,7 @@ class InFlight:
         return Share(self, owner, size_bytes)
 
     def change(self, owner: str, by_bytes: int) -> None:
-        """A share has another size."""
+        """Count a share that has another size."""
         if by_bytes:
             self._budget.add(owner, by_bytes)
             if by_bytes < 0:
