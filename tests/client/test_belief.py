@@ -12,7 +12,8 @@ from tests.client.parts.scripted import (
     ScriptedDaemon,
     hold_update,
 )
-from tests.client.test_holds_scripted import granted, last_believed_ns, now_s, until
+from tests.client.test_holds_scripted import granted, last_believed_ns, now_s
+from tests.parts.eventually import until
 from zkside.client import Client, HoldState
 from zkside.client.clock import now_ns
 from zkside.client.pulse import BOUND_NS, INTERVAL_S, Pulse

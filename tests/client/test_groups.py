@@ -11,7 +11,7 @@ from kazoo.client import KazooClient
 
 from tests.client.parts.mortal import MortalDaemon
 from tests.client.parts.scripted import ScriptedDaemon, header
-from tests.client.test_holds_scripted import until
+from tests.parts.eventually import until
 from zkside.client import Client, GroupView, LeaderChange, OnExists, Reading, ServiceInstance, ShrinkGuard, Withheld
 from zkside.errors import HoldLost, InvalidArgument, NodeExists, WaitTimeout
 from zkside.pb import election_pb2, group_pb2, hold_pb2

@@ -10,8 +10,8 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.client.parts.mortal import MortalDaemon
-from tests.client.test_holds_scripted import until
 from tests.ops.process import DaemonProcess
+from tests.parts.eventually import until
 from zkside.client import Client, HoldState, HoldStatus, Scope, Snapshot
 from zkside.errors import DeadlineExceeded, HoldLost, NodeExists, NoNode
 

@@ -20,6 +20,7 @@ from tests.client.parts.scripted import (
     ScriptedStream,
     hold_update,
 )
+from tests.parts.eventually import until
 from zkside.client import Client, Held, HoldState, HoldStatus
 from zkside.client.clock import now_ns
 from zkside.client.pulse import BOUND_NS
@@ -30,13 +31,6 @@ BOUND_S = BOUND_NS / 1e9
 
 def now_s() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def until(true: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    """For what no event announces: a belief that ends, or comes, by the clock alone."""
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 (no event tells the time)
-            await asyncio.sleep(0.005)
 
 
 async def last_believed_ns(held: Held, *, within_s: float = 10.0) -> int:

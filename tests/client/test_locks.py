@@ -13,8 +13,9 @@ from kazoo.client import KazooClient
 
 from tests.client.parts.holder import HolderProcess
 from tests.client.parts.mortal import MortalDaemon
-from tests.client.test_holds_scripted import last_believed_ns, until
+from tests.client.test_holds_scripted import last_believed_ns
 from tests.ops.process import DaemonProcess
+from tests.parts.eventually import until
 from zkside.client import Client, HoldState, HoldStatus, LockLayout
 from zkside.client.clock import now_ns
 from zkside.client.pulse import BOUND_NS

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ops.process import DaemonProcess
+from tests.parts.eventually import until
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.client import Client, Consistency, Scope
 from zkside.config import Config
@@ -80,13 +81,6 @@ async def running(directory: Path, hosts: str = "") -> AsyncIterator[Stand]:
             yield stand
     finally:
         await stand.daemon.stop()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """For what makes no event of its own."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def idle_eviction(stand: Stand) -> None:

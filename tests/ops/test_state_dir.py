@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.ops.process import DaemonProcess
+from tests.parts.eventually import until
 from zkside.client import Client, Consistency
 from zkside.errors import Unavailable
 
@@ -42,12 +42,6 @@ def fill(file: Path) -> None:
     with suppress(OSError):
         for number in range(100):
             (file.parent / f"name-{number}").touch()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def hold_many(client: Client, held: AsyncExitStack) -> None:

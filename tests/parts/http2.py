@@ -1,4 +1,4 @@
-"""A client that writes HTTP/2 frames by hand, to send what no client of gRPC would."""
+"""HTTP/2 frames written by hand (RFC 9113), to send what no client of gRPC would."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
-ACK, END_HEADERS = 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+ACK, END_STREAM, END_HEADERS = 1, 1, 4
 CANCEL = 8
+MAX_STREAM = 2**31 - 1
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
@@ -35,13 +36,46 @@ def header_block(method: str) -> bytes:
     )
 
 
+def opened(stream: int, headers: bytes) -> bytes:
+    """A call that has begun, without its message."""
+    return frame(HEADERS, END_HEADERS, stream, headers)
+
+
+def reset(stream: int) -> bytes:
+    """A call that is taken back."""
+    return frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
+
+
+class Answers:
+    """What the peer wants to hear back, so that it takes us for alive."""
+
+    def __init__(self) -> None:
+        self.received: Counter[int] = Counter()
+        """Frames, by kind. One of GOAWAY: it has announced the end of the connection."""
+        self._waiting = b""
+
+    def to(self, data: bytes) -> bytes:
+        """The answer to what came, which may end in the middle of a frame."""
+        self._waiting += data
+        answer = b""
+        while len(self._waiting) >= 9 and len(self._waiting) >= (end := 9 + int.from_bytes(self._waiting[:3], "big")):
+            kind, flags = self._waiting[3], self._waiting[4]
+            payload, self._waiting = self._waiting[9:end], self._waiting[end:]
+            self.received[kind] += 1
+            if kind == SETTINGS and not flags & ACK:
+                answer += frame(SETTINGS, ACK, 0)
+            elif kind == PING and not flags & ACK:
+                answer += frame(PING, ACK, 0, payload)
+        return answer
+
+
 class Http2:
     """One connection. It answers SETTINGS and PING from a thread of its own, as a client has to."""
 
     def __init__(self, address: str, method: str = "/zkside.v1.SessionService/GetSession") -> None:
         """`address` as gRPC has it: "unix:/path" or "host:port"."""
-        self.received: Counter[int] = Counter()
-        """Frames, by kind."""
+        self._answers = Answers()
+        self.received = self._answers.received
         self._opening = header_block(method)
         self._next = 1
         self._sending = threading.Lock()
@@ -51,7 +85,7 @@ class Http2:
         else:
             host, _, port = address.rpartition(":")
             self._socket = socket.create_connection((host, int(port)))
-        self.send(PREFACE + frame(SETTINGS, 0, 0, b""))
+        self.send(PREFACE + frame(SETTINGS, 0, 0))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -61,17 +95,11 @@ class Http2:
 
     def open(self, number: int) -> None:
         """Begin calls, and send no message."""
-        self.send(b"".join(frame(HEADERS, END_HEADERS, stream, self._opening) for stream in self._streams(number)))
+        self.send(b"".join(opened(stream, self._opening) for stream in self._streams(number)))
 
     def open_and_reset(self, number: int) -> None:
         """Begin calls, and take each back at once."""
-        reset = CANCEL.to_bytes(4, "big")
-        self.send(
-            b"".join(
-                frame(HEADERS, END_HEADERS, stream, self._opening) + frame(RST_STREAM, 0, stream, reset)
-                for stream in self._streams(number)
-            )
-        )
+        self.send(b"".join(opened(stream, self._opening) + reset(stream) for stream in self._streams(number)))
 
     def go_away(self, words: bytes, *, code: int = 2) -> None:
         self.send(frame(GOAWAY, 0, 0, bytes(4) + code.to_bytes(4, "big") + words))
@@ -81,22 +109,12 @@ class Http2:
         return range(begin, self._next, 2)
 
     def _read(self) -> None:
-        waiting = b""
         try:
             while data := self._socket.recv(1 << 16):
-                waiting += data
-                while len(waiting) >= 9 and len(waiting) >= (end := 9 + int.from_bytes(waiting[:3], "big")):
-                    self._answer(waiting[3], waiting[4], waiting[9:end])
-                    waiting = waiting[end:]
+                if answer := self._answers.to(data):
+                    self.send(answer)
         except OSError:
             pass  # the daemon has ended the connection
-
-    def _answer(self, kind: int, flags: int, payload: bytes) -> None:
-        self.received[kind] += 1
-        if kind == SETTINGS and not flags & ACK:
-            self.send(frame(SETTINGS, ACK, 0, b""))
-        elif kind == PING and not flags & ACK:
-            self.send(frame(PING, ACK, 0, payload))
 
     def __enter__(self) -> Self:
         return self

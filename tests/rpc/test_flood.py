@@ -15,9 +15,9 @@ import grpc
 import pytest
 
 from tests.ops.process import DaemonProcess
+from tests.parts.eventually import until
 from tests.parts.http2 import Http2
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure, fault
-from tests.rpc.test_lost_replies import until
 from zkside.pb.node_pb2 import GetRequest
 from zkside.pb.session_pb2 import GetSessionRequest
 from zkside.rpc import arrivals

@@ -11,10 +11,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from kazoo.client import KazooClient
 
+from tests.parts.eventually import until
 from tests.parts.proxy import Proxy
 from tests.rpc.host import Host, Stubs, failure
 from tests.rpc.test_hold import next_state, update
-from tests.rpc.test_lost_replies import until
 from tests.zk.scripted import THROTTLED, refusing
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.hub.reads import Freshness

@@ -11,10 +11,11 @@ import grpc
 import pytest
 from kazoo.client import KazooClient
 
+from tests.parts.eventually import until
 from tests.parts.proxy import Proxy
 from tests.rpc.host import Fault, Host, Stubs, failure, fault
 from tests.rpc.test_hold import update
-from tests.rpc.test_lost_replies import answer_lost, start, until
+from tests.rpc.test_lost_replies import answer_lost, start
 from zkside.cli.zookeeper import ZooKeeperServer
 from zkside.pb.hold_pb2 import HOLD_STATE_HELD, HOLD_STATE_LOST
 from zkside.pb.node_pb2 import CreateRequest, GetRequest, HoldEphemeralRequest, ReadOptions, SetRequest

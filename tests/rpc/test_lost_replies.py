@@ -13,6 +13,7 @@ import grpc
 import pytest
 from kazoo.client import KazooClient
 
+from tests.parts.eventually import until
 from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure, fault
 from tests.zk.scripted import THROTTLED, refusing
@@ -34,13 +35,6 @@ from zkside.rpc.interceptors import READY_KEY
 from zkside.zk.kazoo import KazooConnection
 
 READY = ((READY_KEY, "true"),)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Ask again and again for what tells nobody when it changes."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -8,12 +8,13 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tests.parts.eventually import until
 from tests.rpc.host import Host, Stubs
 from tests.rpc.test_carry import Carrier
 from zkside.errors import StartError
@@ -35,12 +36,6 @@ async def reached(address: str) -> None:
     """Somebody new can connect there."""
     async with Stubs(address) as stubs, asyncio.timeout(PATIENCE_S):
         await stubs.session.GetSession(session_pb2.GetSessionRequest(), wait_for_ready=True)
-
-
-async def until(true: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def look(host: Host) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.ops.process import DaemonProcess
+from tests.parts import http2
 from tests.soak import verdict
 from tests.soak.__main__ import JUDGED, REASONS, soak
-from tests.soak.abuse import frames
 from tests.soak.abuse.__main__ import KINDS
 from tests.soak.gauges import Gauge
 from tests.soak.verdict import Run, Sample
@@ -80,14 +80,14 @@ def test_what_else_is_looked_at() -> None:
 
 def test_frames_are_heard_and_answered(tmp_path: Path) -> None:
     """A call whose message never comes is answered by nobody; a ping is."""
-    answers = frames.Answers()
-    assert answers.to(frames.settings()[:5]) == b"", "half a frame"
-    assert answers.to(frames.settings()[5:]) == frames.frame(4, 1, 0)
-    ping = frames.frame(6, 0, 0, b"12345678")
-    assert answers.to(ping + frames.frame(6, 1, 0, b"12345678")) == frames.frame(6, 1, 0, b"12345678")
-    assert not answers.is_going
-    answers.to(frames.frame(7, 0, 0, b"bye"))
-    assert answers.is_going
+    answers = http2.Answers()
+    assert answers.to(http2.frame(4, 0, 0)[:5]) == b"", "half a frame"
+    assert answers.to(http2.frame(4, 0, 0)[5:]) == http2.frame(4, 1, 0)
+    ping = http2.frame(6, 0, 0, b"12345678")
+    assert answers.to(ping + http2.frame(6, 1, 0, b"12345678")) == http2.frame(6, 1, 0, b"12345678")
+    assert not answers.received[http2.GOAWAY]
+    answers.to(http2.frame(7, 0, 0, b"bye"))
+    assert answers.received[http2.GOAWAY]
 
 
 @pytest.mark.slow

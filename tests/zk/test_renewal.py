@@ -6,12 +6,13 @@ import asyncio
 import dataclasses
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.parts.eventually import until
 from tests.rpc.conftest import short_path
 from tests.security.authority import Authority, Issued
 from tests.zk.conftest import Connect
@@ -105,13 +106,6 @@ def value(daemon: Daemon, name: str, **labels: str) -> float:
     """Of a metric as it would be scraped now."""
     samples = (sample for family in daemon.rpc.collect() for sample in family.samples)
     return next(sample.value for sample in samples if (sample.name, sample.labels) == (name, labels))
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """What is looked at by timers has no event to wait for."""
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def test_new_certificates_of_another_authority_are_taken_up_without_a_restart(

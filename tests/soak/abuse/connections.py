@@ -8,7 +8,7 @@ import select
 import socket
 import time
 
-from tests.soak.abuse import frames
+from tests.parts import http2
 from tests.soak.abuse.task import Task
 
 CONNECTIONS, OPENED_A_SECOND = 2_000, 200
@@ -18,19 +18,19 @@ def run(task: Task) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     poll = select.epoll()
-    known: dict[int, tuple[socket.socket, frames.Answers]] = {}
+    known: dict[int, tuple[socket.socket, http2.Answers]] = {}
     next_s = time.monotonic()
     while not task.is_over:
         if len(known) < CONNECTIONS and time.monotonic() >= next_s:
             next_s = time.monotonic() + 1 / OPENED_A_SECOND
             try:
                 connection = task.connect()
-                connection.sendall(frames.PREFACE + frames.settings())
+                connection.sendall(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0))
             except OSError as error:
                 task.done[f"refused: {type(error).__name__}"] += 1
                 next_s += 0.1
             else:
-                known[connection.fileno()] = connection, frames.Answers()
+                known[connection.fileno()] = connection, http2.Answers()
                 poll.register(connection, select.EPOLLIN)
                 task.done["opened"] += 1
                 task.done["most at once"] = max(task.done["most at once"], len(known))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
-from tests.soak.abuse import frames
+from tests.parts import http2
 from tests.soak.abuse.task import Task
 
+CALL = http2.header_block("/zkside.v1.NodeService/Get")
 STREAMS_A_SECOND = 36_000
 BATCH = 360
 BURST_S, QUIET_S, AGAIN_S = 15.0, 15.0, 0.2
@@ -26,12 +27,12 @@ def run(task: Task) -> None:
 
 def _burst(task: Task, until_s: float) -> None:
     with task.connect() as connection:
-        connection.sendall(frames.PREFACE + frames.settings())
+        connection.sendall(http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0))
         task.done["connections"] += 1
-        answers = frames.Answers()
+        answers = http2.Answers()
         stream, next_s = 1, time.monotonic()
-        while time.monotonic() < until_s and stream < frames.MAX_STREAM - 2 * BATCH:
-            batch = b"".join(frames.opened(one) + frames.reset(one) for one in range(stream, stream + 2 * BATCH, 2))
+        while time.monotonic() < until_s and stream < http2.MAX_STREAM - 2 * BATCH:
+            batch = b"".join(http2.opened(one, CALL) + http2.reset(one) for one in range(stream, stream + 2 * BATCH, 2))
             connection.sendall(batch)
             task.done["streams opened and reset"] += BATCH
             stream += 2 * BATCH
@@ -48,7 +49,7 @@ def _burst(task: Task, until_s: float) -> None:
                 pass
             finally:
                 connection.settimeout(5.0)
-            if answers.is_going:
+            if answers.received[http2.GOAWAY]:
                 raise ConnectionAbortedError
             next_s += BATCH / STREAMS_A_SECOND
             time.sleep(max(0.0, next_s - time.monotonic()))
