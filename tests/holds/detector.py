@@ -74,8 +74,11 @@ def disorder(grants: Iterable[Grant]) -> list[str]:
     return found
 
 
-def unfair(grants: Iterable[tuple[float, Grant]]) -> list[str]:
-    """Whose turn came before that of somebody who had asked earlier (H7); pairs of when it was asked, and the grant."""
+def unfair(grants: Iterable[tuple[float, Grant]], *, within_s: float = 0.0) -> list[str]:
+    """Whose turn came before that of somebody who had asked earlier, by more than `within_s` (H7).
+
+    `grants` are pairs of when it was asked, and the grant.
+    """
     found = []
     by_path: dict[str, list[tuple[int, float, Grant]]] = {}
     for asked_s, grant in grants:
@@ -83,7 +86,7 @@ def unfair(grants: Iterable[tuple[float, Grant]]) -> list[str]:
     for turns in by_path.values():
         turns.sort(key=lambda turn: turn[0])
         for (_, before_s, before), (_, after_s, after) in pairwise(turns):
-            if before_s > after_s and not (before.is_shared and after.is_shared):
+            if before_s > after_s + within_s and not (before.is_shared and after.is_shared):
                 found.append(f"{before} came before {after}, who had asked earlier")
     return found
 

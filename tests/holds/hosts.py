@@ -29,6 +29,8 @@ TICK_S = 1.0
 RECLAIM_GRACE_S = 6.0
 DELAY_S = 0.001
 """Of the network to ZooKeeper, in each direction."""
+MAX_SOCKET_DELAY_S = 0.002
+"""Of one message between a client and its daemon; the delays differ."""
 
 Flow = Callable[[Queueing, Hold, Bid, int], Coroutine[Any, Any, None]]
 
@@ -129,7 +131,7 @@ class Daemon:
 
     def delay_s(self) -> float:
         """Of one message over the host's socket."""
-        return self._rng.uniform(0.0001, 0.002)
+        return self._rng.uniform(0.0001, MAX_SOCKET_DELAY_S)
 
     def open(self, ask: Ask, stream: Stream) -> None:
         self.streams[stream] = None

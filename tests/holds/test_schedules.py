@@ -16,6 +16,7 @@ import pytest
 from tests.holds.belief import BOUND_S
 from tests.holds.clients import Manners, Wish
 from tests.holds.detector import unfair
+from tests.holds.hosts import MAX_SOCKET_DELAY_S
 from tests.holds.schedule import Plan, run
 from zkside.core.queueing import Kind
 from zkside.recipes.hold import Hold
@@ -52,7 +53,8 @@ def test_undisturbed_all_have_their_turn_in_the_order_of_asking(seed: int) -> No
     outcome = run(seed, Plan(calm_s=0.0, manners=Manners(is_steady=True, hold_s=0.8, rest_s=3.0)))
     assert not outcome.wrong, outcome.verdict()
     assert len(outcome.grants) > 30
-    assert unfair(outcome.grants) == []
+    # Of two who ask within the time of one message, either may come to ZooKeeper first.
+    assert unfair(outcome.grants, within_s=MAX_SOCKET_DELAY_S) == []
 
 
 async def barge(queueing: Queueing, hold: Hold, bid: Bid, permits: int) -> None:

@@ -72,6 +72,7 @@ async def test_a_daemon_that_finds_its_disk_full_takes_up_what_it_had(
             (small_disk / "state/stacks.txt").unlink()
             fill(small_disk / "filler")
             with DaemonProcess(tmp_path, **keys) as after:
+                await client.get("/", wait_for_ready=True)  # is_held() is true of its own until the lease ends
                 await until(held.is_held)
                 assert (held.fencing_token, held.lost.is_set()) == (token, False)
                 assert "journal.not_written" in after.log

@@ -161,23 +161,38 @@ class Writes:
         return reply
 
     async def _create_below(self, attempt: _Attempt) -> Reply[Created]:
-        """With its parents, if they are to be made."""
+        """Create the node, with its parents if they are to be made.
+
+        The nearest parent and the node are sent one behind the other: whoever asks later and finds the parent there
+        does not come first (GUARANTEES H7).
+        """
+        try:
+            return await self._create_once(attempt)
+        except NoNode:
+            if not attempt.make_parents:
+                raise
+        parent = paths.parent(attempt.operation.path)
         for _ in range(MAX_PARENT_ROUNDS):
-            try:
-                return await self._create_once(attempt)
-            except NoNode:
-                if not attempt.make_parents:
-                    raise
-            try:
-                await self._make_above(attempt.operation.path, attempt)
-            except NoNode:
-                continue  # one that was there, a container, has vanished
-            except NoAuth as refusal:
-                # Somebody who may make it may have been faster: what it was wanted for tells.
+            made, created = await asyncio.gather(
+                self._ensure(parent, attempt), self._create_once(attempt), return_exceptions=True
+            )
+            if not isinstance(created, BaseException):
+                return created
+            if not isinstance(created, NoNode):
+                raise created
+            if isinstance(made, NoNode):
                 try:
-                    return await self._create_once(attempt)
+                    await self._make_above(parent, attempt)
                 except NoNode:
-                    raise refusal from None
+                    continue  # one that was there, a container, has vanished
+                except NoAuth as refusal:
+                    # Somebody who may make it may have been faster: what it was wanted for tells.
+                    try:
+                        return await self._create_once(attempt)
+                    except NoNode:
+                        raise refusal from None
+            elif made is not None:
+                raise made
         return await self._create_once(attempt)
 
     async def _make_above(self, path: str, attempt: _Attempt) -> None:

@@ -73,7 +73,7 @@ def line_of(entry: dict[str, Any]) -> bytes:
 def _parse(line: bytes) -> dict[str, Any]:
     """Raises ValueError."""
     checksum, _, text = line.partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(text):  # compared as it is written: as a number "A" would be "a"
+    if checksum != b"%08x" % zlib.crc32(text):
         raise ValueError("wrong checksum")
     entry = json.loads(text)
     if not isinstance(entry, dict):
