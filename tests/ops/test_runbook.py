@@ -10,6 +10,7 @@ import click
 import pytest
 import yaml
 
+from zkside import log
 from zkside.cli.root import COMMANDS
 from zkside.cli.root import zkside as command
 from zkside.config_keys import KEYS
@@ -80,6 +81,7 @@ def test_a_command_that_does_not_exist_would_be_found() -> None:
 
 def test_every_event_metric_and_key_that_it_names_exists() -> None:
     words = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", TEXT)) | set(re.findall(r"\b([a-z]+\.[a-z_]+)[,;:)`]", TEXT))
+    assert log.hub_invariant.__doc__, "with the module all events are declared"
     areas = {name.partition(".")[0] for name in EVENTS}
     sections = {name.partition(".")[0] for name in KEYS}
     known = set(EVENTS) | set(KEYS) | {name.rpartition(".")[0] for name in KEYS}
