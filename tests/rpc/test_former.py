@@ -170,7 +170,7 @@ class TestForTheMoment:
                     assert (await update(stream)).state == HOLD_STATE_WAITING
                     proxy.refuse()
                     proxy.cut()
-                    await until(lambda: host.session.status.state is SessionState.LOST)
+                    await until(lambda: host.session.status.state in (SessionState.LOST, SessionState.CONNECTING))
                     left[CREATE] = 2
                     proxy.accept()
                     await until(lambda: left == {CREATE: 0})
