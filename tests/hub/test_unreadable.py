@@ -182,6 +182,24 @@ async def test_a_large_node_is_looked_at_without_its_data(hub: Hub, them: Peer, 
         assert hub.reader.rounds == read
 
 
+@pytest.mark.parametrize("scope", [Scope.CHILDREN, Scope.SUBTREE])
+async def test_a_child_that_is_deleted_below_a_parent_that_may_not_be_read_is_told(
+    hub: Hub, them: Peer, scope: Scope
+) -> None:
+    """V1, V3: what is read of the parent says nothing of the deletion, and must not be taken for its Stat."""
+    for path in ("/p", "/p/x", "/p/y"):
+        await them.do(Create(path, b"1"))
+    with Watcher(await hub.subscribe((Target("/p", scope),))) as watcher:
+        await watcher.until(lambda: len(watcher.state) == 3)
+        await them.do(SetAcl("/p", THEIRS))
+        await watcher.until(lambda: watcher.unreadable == {"/p"}, WITHIN_S)
+        await them.do(Delete("/p/x"))
+        await watcher.until(lambda: set(watcher.state) == {"/p/y"}, WITHIN_S)
+        await them.do(SetAcl("/p", OPEN_ACL))
+        await watcher.until(lambda: set(watcher.state) == {"/p", "/p/y"} and not watcher.unreadable, WITHIN_S)
+    assert not hub.session.supervisor.deaths["reader"]
+
+
 async def test_what_is_only_being_loaded_does_not_keep_the_loop_busy(hub: Hub, them: Peer) -> None:
     """V4: a look at all finds nothing then, and waits as it does with empty caches."""
     await them.do(Create("/loading", b"1"))

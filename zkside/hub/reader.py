@@ -365,7 +365,7 @@ class Reader:
         if announced.zxid:
             return min(announced.zxid, read_at)
         parent = states.get(paths.parent(path))
-        if parent is not None:
+        if parent:  # there, and readable
             pzxid = records.zxids(parent)[2]
             if pzxid >= announced.since:
                 return pzxid
