@@ -8,21 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
+from kazoo.security import make_digest_acl_credential
 
 from tests.contract.world import Peer, World
 from tests.hub.watcher import Watcher
 from zkside.errors import Refused
 from zkside.hub.hub import Hub, HubSettings
 from zkside.hub.subscription import Changes, Delivery, Subscription
-from zkside.model.operation import Create, Delete, GetChildren, GetData, SetData, Transaction
+from zkside.model.operation import OPEN_ACL, Acl, Create, Delete, GetChildren, GetData, SetAcl, SetData, Transaction
 from zkside.model.record import data
 from zkside.model.watch import Scope, Target
 
 GROUPS = 3
 MEMBERS = 4
 STEPS = 150
+THEIRS = (Acl(31, "digest", make_digest_acl_credential("them", "secret")),)
 
 
 class GroupWatcher(Watcher):
@@ -56,8 +59,11 @@ def members(group: int) -> list[str]:
     return [f"/t/g{group}-{member}" for member in range(MEMBERS)]
 
 
-async def write(other: Peer, rng: random.Random) -> None:
-    """Groups are created, set and deleted whole; around them single nodes come, change and go."""
+async def write(other: Peer, rng: random.Random, *, hides: bool = False) -> None:
+    """Groups are created, set and deleted whole; around them single nodes come, change and go.
+
+    With `hides` they are forbidden to the daemon and allowed again, and so is the parent of all.
+    """
     for step in range(STEPS):
         value = str(step).encode()
         paths = members(rng.randrange(GROUPS))
@@ -73,6 +79,11 @@ async def write(other: Peer, rng: random.Random) -> None:
                 Delete(single),
                 Create(f"{single}/below", value),
                 Delete(f"{single}/below"),
+                *(
+                    [SetAcl(rng.choice([single, "/t"]), rng.choice([THEIRS, OPEN_ACL])) for _ in range(3)]
+                    if hides
+                    else ()
+                ),
             ],
             rng.randrange(1, 9),
         ):
@@ -114,6 +125,21 @@ async def test_every_subscriber_sees_whole_transactions_in_order_and_ends_with_t
     hub: Hub, other: Peer, world: World, seed: int
 ) -> None:
     """W1, W2, W3, W5, W6, W7, W8"""
+    await follow_and_write(hub, other, world, seed)
+
+
+@pytest.mark.parametrize("hub_settings", [HubSettings(window_size=40, revalidate_interval_s=0.2)])
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_may_not_be_read_for_a_while_every_subscriber_ends_with_the_truth(
+    hub: Hub, join: Callable[..., Awaitable[Peer]], world: World, seed: int
+) -> None:
+    """V1, V3, W1, W2, W3, W5"""
+    them = await join(auth=(("digest", "them:secret"),))
+    await follow_and_write(hub, them, world, seed, hides=True)
+    assert not any(hub.session.supervisor.deaths.values())
+
+
+async def follow_and_write(hub: Hub, other: Peer, world: World, seed: int, *, hides: bool = False) -> None:
     rng = random.Random(seed)
     await other.do(Create("/t"))
     watchers = [
@@ -126,10 +152,12 @@ async def test_every_subscriber_sees_whole_transactions_in_order_and_ends_with_t
         watcher.__enter__()
     breaking = asyncio.create_task(break_things(world, random.Random(seed + 1000)))
     try:
-        await write(other, rng)
+        await write(other, rng, hides=hides)
         breaking.cancel()
         await world.accept()
         await other.catch_up()
+        for path in await truth(other) if hides else ():
+            await other.do(SetAcl(path, OPEN_ACL))
         expected = await truth(other)
         level = {path: value for path, value in expected.items() if path.count("/") <= 2}
         for watcher, state in zip(watchers, [expected, expected, level], strict=True):
