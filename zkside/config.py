@@ -134,7 +134,9 @@ class ZooKeeper:
     )
     read_only: bool = _key(Flag(), False, "Whether to go on reading from a server that is cut off from its quorum.")
     default_acl: tuple[Acl, ...] = _key(
-        Several(AclEntry()), OPEN_ACL, "The access control list of nodes that are created without one."
+        Several(AclEntry(), may_be_empty=False),
+        OPEN_ACL,
+        "The access control list of nodes that are created without one.",
     )
     max_in_flight: int = _key(Number(1, 100_000), 1000, "Requests sent and not answered; more wait inside the daemon.")
     max_queued: int = _key(Number(1, 1_000_000), 10_000, "Requests that wait so; one more is refused with QUOTA.")
@@ -266,7 +268,8 @@ class Quotas:
     message_timeout_s: float = _key(
         Duration(0.1, 3600),
         10.0,
-        "How long a call that was opened may take to send its message; then it hears NO_MESSAGE.",
+        "How long a call that was opened may take to send its message; then it hears NO_MESSAGE. Of unary calls gRPC "
+        "itself waits for the first 250 at a time, without a bound.",
         live=True,
     )
     max_holds: int = _key(Number(1, 1_000_000), 10_000, "Holds, of all clients together.", live=True)

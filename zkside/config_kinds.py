@@ -439,6 +439,7 @@ class Several:
     or as in the file, in brackets and quotes."""
 
     item: Kind[Any]
+    may_be_empty: bool = True
 
     @property
     def accepts(self) -> str:
@@ -452,9 +453,12 @@ class Several:
         if not isinstance(raw, list | tuple):
             raise ValueError(f"must be a list, not {raw!r}")
         try:
-            return tuple(value for value in map(self.item.parse, raw) if value is not None)
+            values = tuple(value for value in map(self.item.parse, raw) if value is not None)
         except ValueError as error:
             raise (ValueError(f"{error} ({QUOTING})") if by_commas else error) from None
+        if not values and not self.may_be_empty:
+            raise ValueError("must have one item at least; leave the key out for its default")
+        return values
 
     def show(self, value: tuple[Any, ...]) -> str:
         return f"[{', '.join(map(self.item.show, value))}]"

@@ -116,6 +116,12 @@ def test_dev_runs_no_other_ensemble(zkside: Zkside) -> None:
     assert "zkside serve" in run.err
 
 
+def test_dev_says_which_directory_cannot_be_made(zkside: Zkside) -> None:
+    run = zkside("dev", "--data", "/proc/nope")
+    assert run.code == exits.CANNOT_START
+    assert run.err.splitlines()[-1].startswith("zkside: --data /proc/nope: ")
+
+
 def test_dev_without_any_zookeeper_goes_on_with_memory(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     address = f"unix:{tmp_path}/zkside.sock"

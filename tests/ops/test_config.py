@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import zkside
 from zkside.config import Config, LeaseProof, LogLevel
 from zkside.config_keys import KEYS, flatten
-from zkside.config_kinds import AclEntry, Address, Duration, Listen, Mode, Number, Secret
+from zkside.config_kinds import AclEntry, Address, Duration, Listen, Mode, Number, Secret, Several
 from zkside.config_source import documented, printed, read
 from zkside.errors import StartError
 from zkside.model.operation import Acl
@@ -238,6 +238,8 @@ def test_durations_have_units(written: str, seconds: float) -> None:
         (Listen(unix=False), "127.0.0.1:99999"),
         (AclEntry(), "world:somebody:r"),
         (AclEntry(), "digest:x:q"),
+        (Several(AclEntry(), may_be_empty=False), ""),
+        (Several(AclEntry(), may_be_empty=False), []),
     ],
 )
 def test_values_that_make_no_sense_are_refused(kind: Any, raw: object) -> None:

@@ -101,6 +101,11 @@ def _ensemble(memory: bool, version: str | None, data: Path | None) -> Iterator[
         print(f"zkside: {error}\nzkside: going on with memory instead of ZooKeeper.\n", file=sys.stderr)
         yield Ensemble("", "none could be had: a development copy in this process's memory, gone when it ends")
         return
+    if data is not None:
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"--data {data}: {error.strerror}") from error
     print(f"Starting ZooKeeper {installation.version} …", flush=True)
     with ZooKeeperServer(installation, directory=data) as server:
         kept = f"kept in {data}" if data else "gone when this ends"

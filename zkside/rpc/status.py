@@ -52,7 +52,7 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.NoMessage: Row(
         _C.INVALID_ARGUMENT,
         "the call was opened, and its message did not come: the client ended it without one, or took longer than "
-        "`quotas.message_timeout`",
+        "`quotas.message_timeout`. Of unary calls 250 at a time are left to gRPC, which waits on and says nothing",
     ),
     errors.NotSupported: Row(_C.UNIMPLEMENTED, "the ZooKeeper server lacks it (TTL nodes are off, for one)"),
     errors.Refused: Row(_C.FAILED_PRECONDITION, "ZooKeeper refuses it for a reason that has no name here"),
