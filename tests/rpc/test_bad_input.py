@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from kazoo.client import KazooClient
 
+from tests.parts.eventually import until
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure
 from tests.rpc.test_server import resident_bytes
 from zkside import errors
@@ -201,7 +202,7 @@ async def test_10000_cancelled_calls_leave_memory_where_it_was(host: Host, stock
     tasks, before = len(asyncio.all_tasks()), resident_bytes()
     await cancelled(10_000)
     assert resident_bytes() - before < 10_000_000
-    assert len(asyncio.all_tasks()) == tasks
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)  # the last calls end a moment after their streams
     assert host.rpc.interceptors.calls == 0
     assert len(host.holds) == 0
     assert stock_client.get_children("/") == []

@@ -438,6 +438,8 @@ class Hub:
         for feed, changes in by_feed.items():
             feed.append(zxid, changes)
         self._taps.settle()
+        if self.table.unlisted:
+            self.keeper.list_again()
         self.keeper.settle_ready()
 
     # Feeds

@@ -63,7 +63,9 @@ class Keeper:
         self._reader = reader
         self._loader = Loader(session, table, roots, reader, settings)
         self._disk = DiskSnapshot(settings.state_dir, settings.identity) if settings.state_dir else None
-        self.revalidation = Revalidation(session, table, roots, reader, self._loader, settings.revalidate_interval_s)
+        self.revalidation = Revalidation(
+            session, table, roots, reader, self._loader, settings.revalidate_interval_s, self._make_current
+        )
         self._on_reconnected = on_reconnected
         self._on_torn = on_torn
         self._on_stale = on_stale
@@ -208,6 +210,12 @@ class Keeper:
         elif self._make_stale(self._roots.covering(path)):
             self._on_stale()
 
+    def list_again(self) -> None:
+        """Have the children of nodes listed that may be read again; what keeps them is stale until that is done."""
+        if self._make_stale(root for path in self._table.unlisted for root in self._roots.covering_children(path)):
+            self._on_stale()
+        self.revalidation.list_soon()
+
     def _make_stale(self, roots: Iterable[Root]) -> bool:
         """Returns whether any of them was current."""
         now_s, any_was_current = time.monotonic(), False
@@ -223,6 +231,8 @@ class Keeper:
         unread: set[Root] = set()
         for path in chain(self._reader.unreadable, self._loader.unlisted):
             unread.update(self._roots.covering(path))
+        for path in self._table.unlisted:
+            unread.update(self._roots.covering_children(path))
         for root in self._roots:
             if root.stale_since is not None and root not in unread and not self.why_not_kept(root):
                 root.stale_since = None

@@ -162,8 +162,8 @@ class Loader:
                     yield path, levels - 1 if root.scope is Scope.SUBTREE else 0
 
     def _readable(self, path: str) -> Record | None:
-        """What is known of a path by its record; nothing is of the children of one that may not be read."""
-        return self._table.records.get(path) or None
+        """What is known of a path by its record, if its children are known too."""
+        return None if path in self._table.unlisted else self._table.records.get(path) or None
 
     def _is_kept_by_others(self, root: Root) -> bool:
         if self._table.is_hidden(root.path):

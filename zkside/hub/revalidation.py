@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 
@@ -40,13 +41,24 @@ class Revalidation:
     """The task of the hub that looks again."""
 
     def __init__(
-        self, session: Session, table: NodeTable, roots: Roots, reader: Reader, loader: Loader, interval_s: float
+        self,
+        session: Session,
+        table: NodeTable,
+        roots: Roots,
+        reader: Reader,
+        loader: Loader,
+        interval_s: float,
+        on_listed: Callable[[], None],
     ) -> None:
+        """`on_listed` is called when the children of nodes that may be read again are known."""
         self._session = session
         self._table = table
         self._roots = roots
         self._reader = reader
         self._loader = loader
+        self._on_listed = on_listed
+        self._failed: set[str] = set()
+        """Nodes whose children could not be listed in the present look."""
         self._interval_s = interval_s
         self._configured = asyncio.Event()
         self._whole_since = time.monotonic()
@@ -65,6 +77,10 @@ class Revalidation:
     def configure(self, interval_s: float) -> None:
         """Apply this interval from now on."""
         self._interval_s = interval_s
+        self._configured.set()
+
+    def list_soon(self) -> None:
+        """Have the children of nodes that may be read again listed now, and not in the next round."""
         self._configured.set()
 
     async def run(self) -> None:
@@ -89,12 +105,28 @@ class Revalidation:
         share = min(nodes / max(len(self._table.records), 1), 1.0) if nodes else 1.0
         while True:
             self._configured.clear()
+            await self._list_again()
             left_s = started + max(self._interval_s * share, nodes / NODES_PER_S) - time.monotonic()
             if left_s <= 0:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._configured.wait()
+
+    async def _list_again(self) -> None:
+        """List the children of nodes that may be read again, so that those which came meanwhile are read."""
+        unlisted = self._table.unlisted
+        while wanted := list(islice(unlisted, SLICE)):
+            if not await self._look([(path, self._levels(path)) for path in wanted]):
+                return
+            unlisted.difference_update(set(wanted) - self._failed)
+            self._on_listed()
+            if self._failed:
+                return
+
+    def _levels(self, path: str) -> int:
+        """How many levels below a path are kept."""
+        return max((root.scope.value for root in self._roots.covering_children(path)), default=0)
 
     async def _look(self, some: list[tuple[str, int]]) -> bool:
         """Compare some nodes with the server; False if that failed and is left to the next round."""
@@ -112,14 +144,16 @@ class Revalidation:
         return False
 
     async def _compare(self, some: list[tuple[str, int]]) -> None:
-        known = self._table.records
-        large = [(path, levels) for path, levels in some if len(known.get(path) or b"") > _LARGEST_RECORD]
+        self._failed.clear()
+        large = [(path, levels) for path, levels in some if len(self._known(path) or b"") > _LARGEST_RECORD]
         differing = await self._differing(large)
-        small = [(path, levels) for path, levels in some if len(known.get(path) or b"") <= _LARGEST_RECORD]
-        walk = Walk(
-            self._session, known=lambda path: known.get(path) or None, visit=self._visit, unlisted=self._unlisted
-        )
+        small = [(path, levels) for path, levels in some if len(self._known(path) or b"") <= _LARGEST_RECORD]
+        walk = Walk(self._session, known=self._known, visit=self._visit, unlisted=self._unlisted)
         await walk.run((*small, *differing))
+
+    def _known(self, path: str) -> Record | None:
+        """What is known of a path by its record, if its children are known too."""
+        return None if path in self._table.unlisted else self._table.records.get(path) or None
 
     async def _differing(self, large: list[tuple[str, int]]) -> list[tuple[str, int]]:
         """Returns the nodes whose Stats on the server are other than the cached ones."""
@@ -137,6 +171,7 @@ class Revalidation:
 
     def _unlisted(self, path: str, error: ZksideError) -> None:
         self.errors += 1
+        self._failed.add(path)
         log.cache_revalidation_failed(error=error)
 
     def _visit(self, path: str, result: ReadResult) -> None:

@@ -21,6 +21,8 @@ class NodeTable:
         # Names of the existing cached nodes below each path. Complete only where a root covers the children.
         self._children: dict[str, set[str]] = {}
         self._sorted: dict[str, list[str]] = {}
+        self.unlisted: set[str] = set()
+        """Nodes that may be read again: which children came while they could not is not known until they are listed."""
 
     def put(self, path: str, record: Record | None) -> Record | None:
         """Set a path's state; returns the state before (None also when it was unknown)."""
@@ -30,6 +32,10 @@ class NodeTable:
             self.bytes -= len(old)
         if record is not None:
             self.bytes += len(record)
+        if record and old == UNREADABLE:
+            self.unlisted.add(path)
+        elif not record:
+            self.unlisted.discard(path)
         if (old is None) != (record is None):
             self._link(path, record is not None)
         return old
@@ -37,6 +43,7 @@ class NodeTable:
     def forget(self, path: str) -> None:
         """Drop what is known of a path."""
         old = self.records.pop(path, None)
+        self.unlisted.discard(path)
         if old is not None:
             self.bytes -= len(old)
             self._link(path, False)
@@ -53,11 +60,11 @@ class NodeTable:
         return path not in self.records and self.is_out_of_sight(path)
 
     def is_out_of_sight(self, path: str) -> bool:
-        """Whether it lies below a node that may not be read, whose children nobody can list."""
+        """Whether it lies below a node that may not be read, or was not listed since: it may be there unseen."""
         while path != "/":
             path = paths.parent(path)
             if path in self.records:
-                return self.records[path] == UNREADABLE
+                return self.records[path] == UNREADABLE or path in self.unlisted
         return False
 
     def names(self, path: str) -> frozenset[str] | set[str]:
