@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from kazoo.client import KazooClient
 from kazoo.security import make_acl
 
+from tests.parts.eventually import until
 from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Host, Stubs, failure
 from tests.rpc.test_hold import gone, next_state
@@ -230,6 +231,7 @@ async def test_holds_that_are_asked_for_count_before_they_are_opened(
             CarryStep(tag=tag, wait_for_ready=True, acquire=AcquireRequest(path=f"/lock{tag}")) for tag in range(4)
         ]
         await carrier.ask(*steps[:3])
+        await until(lambda: sum(task.get_name().startswith("carry acquire") for task in asyncio.all_tasks()) == 3)
         await other.ask(*steps[:3])
         refused = await other.ended(2)
         assert (refused.failure.reason, refused.failure.metadata["limit"]) == ("QUOTA", "max_holds")

@@ -438,9 +438,9 @@ class Hub:
         for feed, changes in by_feed.items():
             feed.append(zxid, changes)
         self._taps.settle()
+        self.keeper.settle_ready()
         if self.table.unlisted:
             self.keeper.list_again()
-        self.keeper.settle_ready()
 
     # Feeds
 

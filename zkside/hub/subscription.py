@@ -161,6 +161,7 @@ class Subscription:
             if self._outbox:
                 return self._outbox.popleft()
             ended_at = self._feeds[0].ended_at
+            self._note_history()
             if self._snapshots and ended_at is None:
                 await self._take_snapshots()
             elif self._statuses:
@@ -179,6 +180,12 @@ class Subscription:
             feed.wakes.pop(self.wake, None)
         self._on_close(self)
 
+    def _note_history(self) -> None:
+        """Have the Snapshot of a new history delivered before anything else of it (GUARANTEES V2)."""
+        for index, feed in enumerate(self._feeds):
+            if self._cursors[index] < feed.history_floor and index not in self._snapshots:
+                self._snapshots[index] = SnapshotReason.HISTORY_CHANGED
+
     async def _take_snapshots(self) -> None:
         index, reason = next(iter(self._snapshots.items()))
         image = await self._feeds[index].image()
@@ -192,10 +199,7 @@ class Subscription:
     def _take_changes(self) -> Changes | None:
         behind = [i for i, feed in enumerate(self._feeds) if self._cursors[i] < feed.sequence]
         for index in behind:
-            cursor, feed = self._cursors[index], self._feeds[index]
-            if cursor < feed.history_floor:
-                self._snapshots[index] = SnapshotReason.HISTORY_CHANGED
-            elif cursor < feed.floor:
+            if self._cursors[index] < self._feeds[index].floor:
                 self._snapshots[index] = SnapshotReason.OVERFLOW
         if self._snapshots:
             return None
