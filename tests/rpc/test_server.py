@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from kazoo.client import KazooClient
 
 from tests.parts.proxy import Proxy
+from tests.parts.eventually import until
 from tests.rpc.host import PATIENCE_S, Fault, Host, Stubs, failure, fault
 from zkside.errors import StartError
 from zkside.pb import admin_pb2, node_pb2, session_pb2, watch_pb2
@@ -331,6 +332,8 @@ async def test_calls_are_counted_by_the_fields_names(host: Host, client: Stubs) 
     stream = client.session.WatchSession(session_pb2.WatchSessionRequest())
     await soon(stream.read())
     await failure(client.health.Check(health_pb2.HealthCheckRequest(service="x")))
+    # What a call ends with is counted when its status has left, which its client may hear before.
+    await until(lambda: not host.rpc.interceptors.calls)
     samples = {
         (sample.name, sample.labels["grpc_method"], sample.labels.get("grpc_code"), sample.labels.get("le")): sample
         for family in host.rpc.interceptors.collect()
