@@ -19,8 +19,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from kazoo.client import KazooClient
 
-from tests.parts.proxy import Proxy
 from tests.parts.eventually import until
+from tests.parts.proxy import Proxy
 from tests.rpc.host import PATIENCE_S, Fault, Host, Stubs, failure, fault
 from zkside.errors import StartError
 from zkside.pb import admin_pb2, node_pb2, session_pb2, watch_pb2
