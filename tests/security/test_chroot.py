@@ -34,7 +34,8 @@ MODULES = (
 
 NO_PATHS = {
     # Names, ids, tokens and secrets that clients or the daemon make up, and addresses.
-    "Header.session_id", "Session.session_id", "Session.server", "Failure.reason", "Failure.field",
+    "Header.session_id", "Session.session_id", "Session.server", "Session.last_error",
+    "Failure.reason", "Failure.field",
     "Hold.hold_id", "Hold.resume_token", "HoldUpdate.reason", "Contender.session_id",
     "ReleaseRequest.hold_id", "HeartbeatRequest.hold_id", "GetHoldRequest.hold_id", "ProclaimRequest.hold_id",
     "TransactRequest.guard_hold_id", "AcquireRequest.owner", "AcquireRequest.resume_token",
@@ -48,7 +49,8 @@ NO_PATHS = {
     # Only for callers without a chroot: what concerns the whole daemon needs admin on its root.
     "GetStatusResponse.version", "GetStatusResponse.backend", "HoldInfo.recipe", "StreamInfo.method", "StreamInfo.peer",
     "ReloadConfigResponse.applied", "ReloadConfigResponse.needs_restart", "ReloadConfigResponse.problems",
-    "ReloadConfigResponse.refused", "GetLogLevelResponse.configured", "LogLevel.logger", "LogLevel.level",
+    "ReloadConfigResponse.refused", "ReloadConfigResponse.read_again",
+    "GetLogLevelResponse.configured", "LogLevel.logger", "LogLevel.level",
     "SetLogLevelRequest.logger", "SetLogLevelRequest.level", "ListLogLinesResponse.lines",
 }  # fmt: skip
 
