@@ -109,12 +109,13 @@ async def _begin(wish: _Wish, terms: Terms, deadline_s: float | None, *, is_new:
 
 async def _take(wish: _Wish, hold: Hold, deadline_s: float | None = None) -> None:
     session = wish.holds.session
-    epoch = session.epoch
-    made = (await wish.create(deadline_s)).value
-    if made.stat is None:
-        session.janitor.delete(made.path)
-        raise NotSupported("this ZooKeeper does not tell the Stat of what it creates: holds need 3.5 or newer")
-    hold.grant(made.path, made.stat.czxid, epoch, reason=Reason.CREATED)
+    async with hold.beginning():
+        epoch = session.epoch
+        made = (await wish.create(deadline_s)).value
+        if made.stat is None:
+            session.janitor.delete(made.path)
+            raise NotSupported("this ZooKeeper does not tell the Stat of what it creates: holds need 3.5 or newer")
+        hold.grant(made.path, made.stat.czxid, epoch, reason=Reason.CREATED)
 
 
 async def _recreate(wish: _Wish, terms: Terms, lost: Hold) -> Hold:

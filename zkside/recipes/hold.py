@@ -18,6 +18,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ from zkside.errors import SessionLost, ZksideError
 from zkside.hub.hub import Hub
 from zkside.model.hold import OWNER, HoldRow, HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionState, SessionStatus
+from zkside.recipes.admission import Admission
 from zkside.recipes.audience import Audience
 from zkside.recipes.heartbeat import Heartbeat
 from zkside.zk.clock import Timer
@@ -56,6 +58,7 @@ class Registry(Protocol):
     """The daemon is about to stop and leaves its holds to the next one."""
     granted: Counter[str]
     recent: Recent
+    admission: Admission
 
     def forget(self, hold: Hold) -> None:
         """The hold is over."""
@@ -162,6 +165,10 @@ class Hold:
         """Work for the hold, which owns it: it is cancelled when the hold ends. Its error is the stream's."""
         self._work = asyncio.get_running_loop().create_task(flow, name=f"{self.terms.recipe} {self.hold_id}")
         self._work.add_done_callback(self._on_work_done)
+
+    def beginning(self) -> AbstractAsyncContextManager[None]:
+        """The block in which the work makes its node: few holds are there at the same time (admission.py)."""
+        return self._holds.admission.place()
 
     def seat(self, path: str) -> None:
         """A node of its own, under a name that is not made again: it goes when the hold does."""

@@ -17,6 +17,7 @@ from zkside.errors import Draining, HoldLost, NoAuth, Quota, SessionSuspended, U
 from zkside.hub.hub import Hub
 from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionStatus
+from zkside.recipes.admission import Admission
 from zkside.recipes.hold import RECALL_S, Hold
 from zkside.supervisor import Permanent, nothing
 from zkside.zk.session import Session
@@ -25,7 +26,7 @@ LEASE_STEP = 4
 """A HELD update is sent again when the lease moved forward by this fraction of the session's timeout."""
 
 REFRESHED_AT_ONCE = 50
-"""Holds whose streams hear of their lease in one turn of the event loop: some milliseconds."""
+"""Holds whose streams hear of their lease in one turn of the event loop, unless it is late: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ class HoldsStatistics:
     """By (recipe, reason), since the start."""
     refused: int
     """Asked for beyond `max_holds`."""
+    beginning: int
+    """Of those WAITING: they make their nodes."""
+    not_begun: int
+    """Of those WAITING: it is not their turn yet to begin."""
 
 
 class Holds:
@@ -59,6 +64,7 @@ class Holds:
         self.keeping = False
         """True: the daemon stops and leaves its session to the next one, so no stream's end lets go."""
         self.draining = False
+        self.admission = Admission()
         self._holds: dict[str, Hold] = {}
         self._by_token: dict[str, Hold] = {}
         self._by_identity: Counter[str] = Counter()
@@ -271,6 +277,8 @@ class Holds:
             granted=dict(self.granted),
             ended=dict(self._ended),
             refused=self._refused,
+            beginning=self.admission.beginning,
+            not_begun=self.admission.waiting,
         )
 
     def forget(self, hold: Hold) -> None:
@@ -308,6 +316,8 @@ class Holds:
             self._refresher = self.session.supervisor.start("leases", self._refresh_leases, nothing)
 
     def _on_status(self, status: SessionStatus) -> None:
+        if not status.state.is_connected:
+            self.admission.vacate()
         failed: Exception | None = None
         for hold in list(self._holds.values()):
             try:
@@ -318,14 +328,23 @@ class Holds:
             raise failed
 
     async def _refresh_leases(self) -> None:
-        """Go through all holds several times in a session's timeout, a few in each turn of the loop, since telling
-        thousands of streams at once would keep all others waiting. Its work is done when there are no holds."""
+        """Tell those that are HELD of their lease, several times in a session's timeout. Its work is done when there are
+        no holds.
+
+        A few at a time, since telling thousands of streams at once would keep all others waiting; but as many as are due
+        by the clock: where the event loop is busy, none may hear of its lease too late for that.
+        """
+        loop = asyncio.get_running_loop()
         while self._holds:
-            rest = list(self._holds.values())
-            while rest:
-                step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
-                for hold in rest[:REFRESHED_AT_ONCE]:
+            held = [hold for hold in self._holds.values() if hold.state is HoldState.HELD]
+            step_s = max(self.session.status.timeout_s, 1.0) / LEASE_STEP
+            round_s, pauses = step_s / 2, math.ceil(max(len(held), 1) / REFRESHED_AT_ONCE)
+            began_s, told = loop.time(), 0
+            while True:
+                due = math.ceil(len(held) * (loop.time() - began_s) / round_s)
+                for hold in held[told:due]:
                     hold.refresh_lease(int(step_s * 1e9))
-                del rest[:REFRESHED_AT_ONCE]
-                turns = math.ceil(max(len(self._holds), 1) / REFRESHED_AT_ONCE)
-                await asyncio.sleep(step_s / 2 / turns)
+                told = due
+                if told >= len(held) and loop.time() - began_s >= round_s:
+                    break
+                await asyncio.sleep(round_s / pauses)

@@ -86,7 +86,8 @@ class Queueing:
 
                             take = partial(self.take_seat, hold, bid.path, bid, on_sent=look)
                             # Who waits already has lost its place with the epoch, and is not to lose its wait too.
-                            seat = await (take() if is_new else outlast(take))
+                            async with hold.beginning():
+                                seat = await (take() if is_new else outlast(take))
                             await room.settle(seat.contender, before)
                             async with patience(until_s):
                                 await room.turn(seat.contender, hold.wait)

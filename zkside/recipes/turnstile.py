@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-AT_ONCE = 50
-"""So many go on in one turn of the event loop: some milliseconds of work."""
+AT_ONCE = 10
+"""So many go on in one turn of the event loop: some milliseconds of work (see admission.py)."""
 
 
 class Turnstile:

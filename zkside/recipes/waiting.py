@@ -41,6 +41,11 @@ FEW = 16
 """So many contenders are looked at one by one; for more all children are listed. And a queue of so few is listed for
 the price of looking at one."""
 
+LONG_S = 0.002
+"""A queue whose listing takes so long to be taken in is not listed all the time."""
+PAUSE = 8
+"""So many times as long nobody lists it again: whoever comes meanwhile shares the next listing."""
+
 Listing = asyncio.Future[Reply[tuple[list[str], Stat]]]
 Answers = asyncio.Future[list[Reply[Stat | None] | BaseException]]
 Waiting = dict[asyncio.Future[None], None]
@@ -95,7 +100,13 @@ class WaitingRoom:
         self._watched: dict[str, _Watched] = {}
         self._listing: Listing | None = None
         self._unlisted: Waiting = {}
-        """Those who wait for the listing."""
+        """Those who wait for the listing, or for the next one."""
+        self._failure: BaseException | None = None
+        """What the last listing failed with."""
+        self._not_before_s = 0.0
+        """When the next listing may be sent."""
+        self._later: asyncio.TimerHandle | None = None
+        """Sends it then."""
         self._begun = self._newest = 0
         """Listings, numbered as they were sent: the last one, and the last one that was answered."""
         self._answers: Answers | None = None
@@ -105,28 +116,43 @@ class WaitingRoom:
         """Nobody had come when somebody looked last: before all is listed it is worth asking whether anybody has."""
 
     def look(self) -> int:
-        """Send a listing, unless one is under way; returns the number of the last one before.
+        """Send a listing, unless one is under way or it is too early; returns the number of the last one before.
 
         For who has sent a create just now: what is listed behind it has its node.
         """
         before = self._begun
-        if self._listing is None:
+        if self._listing is None and self._later is None:
+            self._list_in_time()
+        return before
+
+    def _list_in_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._later = None
+        if not self.users:
+            return
+        if loop.time() < self._not_before_s:
+            self._later = loop.call_at(self._not_before_s, self._list_in_time)
+        else:
             self._begun += 1
             self._listing = self._session.call(GetChildren(self._path))
             self._listing.add_done_callback(partial(self._on_listed, self._begun))
-        return before
 
     def _on_listed(self, number: int, listing: Listing) -> None:
         self._listing = None
-        error = None if listing.cancelled() else listing.exception()
+        error = self._failure = None if listing.cancelled() else listing.exception()
         if isinstance(error, NoNode):
             self._queue.nobody()
             self._newest = number
         elif error is None and not listing.cancelled():
             names, parent = listing.result().value
             self._is_quiet = self._queue.is_current(parent)
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
             self._queue.listed(names, parent)
             self._newest = number
+            now_s = loop.time()
+            if now_s - began_s > LONG_S:
+                self._not_before_s = now_s + PAUSE * (now_s - began_s)
         self._unlisted = self._let_through(self._unlisted)
 
     async def settle(self, me: Contender, before: int) -> None:
@@ -269,12 +295,9 @@ class WaitingRoom:
     async def _list(self) -> None:
         """Wait for a listing: the one that is under way, or a new one. It may have failed with its connection."""
         self.look()
-        listing = self._listing
-        assert listing is not None
         await self._wait_among(self._unlisted)
-        error = listing.exception()
-        if not isinstance(error, NoNode):
-            await self._get_over(error)
+        if not isinstance(self._failure, NoNode):
+            await self._get_over(self._failure)
 
     async def _get_over(self, error: BaseException | None) -> None:
         if isinstance(error, ConnectionLoss | SessionSuspended):

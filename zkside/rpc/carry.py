@@ -11,6 +11,7 @@ from zkside.errors import Draining, HoldLost, InvalidArgument, NoAuth, Quota, Se
 from zkside.model.hold import HoldState, Reason
 from zkside.model.session import SessionStatus
 from zkside.pb import carry_pb2, hold_pb2
+from zkside.recipes.admission import CALLER
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
 from zkside.recipes.turnstile import AT_ONCE
@@ -80,6 +81,8 @@ class _Carrying:
         self, requests: AsyncIterator[carry_pb2.CarryRequest]
     ) -> AsyncGenerator[carry_pb2.CarryResponse, None]:
         """Cancellation: as a broken stream for every hold."""
+        # One of many streams, over a Unix socket: they take turns too.
+        CALLER.set(f"{CALLER.get()} {id(self)}")
         # Accepted: a client that writes before it knows may not hear why it was refused.
         await self._call.context.send_initial_metadata(())
         self._stream.pending = self._untaken.__len__
@@ -278,7 +281,8 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     finally:
         for task in left:
             task.cancel()
-    await asyncio.wait(tasks)
+    if ending := [task for task in tasks if not task.done()]:
+        await asyncio.wait(ending)
 
 
 def _left_behind(path: str) -> ZksideError:

@@ -26,10 +26,11 @@ from prometheus_client.registry import Collector
 from zkside.errors import ConnectionLoss, InvalidArgument, Quota, SessionSuspended
 from zkside.model.hold import HoldUpdate
 from zkside.model.identity import Peer
+from zkside.recipes.admission import CALLER
 from zkside.rpc import status
 from zkside.rpc.again import only_reads, read_again
 from zkside.rpc.arrivals import Arrivals
-from zkside.rpc.flow import SMALL_BYTES, Flow
+from zkside.rpc.flow import SMALL_BYTES, Flow, owner
 from zkside.rpc.identity import Door
 from zkside.rpc.status import Status
 from zkside.rpc.streams import QuotaSettings, Stream, Streams
@@ -307,6 +308,7 @@ class Interceptors(Collector):
             try:
                 peer = None if door is None else door.peer(context)
                 stream = self._streams.open(name, context.peer())
+                CALLER.set(owner(name, context, peer))
                 asked = await requests(raw_messages, context)
                 await self._feed(StreamCall(context, stream, peer), counts, asked, handler)
             except asyncio.CancelledError:

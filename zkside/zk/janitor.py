@@ -28,7 +28,10 @@ from zkside.model.operation import ANY_VERSION, Delete, Exists, Operation, Reply
 from zkside.supervisor import Permanent, Supervisor, nothing
 
 MAX_PENDING = 100_000
-_BATCH = 256
+_BATCH = 32
+"""Deleted at the same time by the task: some milliseconds of work in a turn of the event loop."""
+_MOST_UNDER_WAY = 64
+"""Deleted as they are handed over; what is beyond is left to the task."""
 _BACKOFF = Backoff(first_s=0.05, max_s=2.0)
 
 
@@ -158,7 +161,7 @@ class Janitor:
                 gone.set_result(False)
             else:
                 self._pending[leftover] = gone
-                if leftover.is_whatever and len(self._under_way) < _BATCH:
+                if leftover.is_whatever and len(self._under_way) < _MOST_UNDER_WAY:
                     self._under_way.add(leftover)
                     deleting = self._call(Delete(leftover.path, ANY_VERSION))
                     deleting.add_done_callback(partial(self._answered, leftover, gone))
