@@ -25,7 +25,7 @@ Stream = TypeVar("Stream", bound=grpc.aio.Call)
 
 ADDRESS_VARIABLE = "ZKSIDE_ADDRESS"
 DEFAULT_TIMEOUT_S = 10.0
-STREAMS_OF_A_CHANNEL = 100
+STREAMS_OF_A_CHANNEL = 64
 """Streams that one connection carries; for more another is opened. A daemon lets a connection have so many streams and
 calls at once (`quotas.max_concurrent_streams`), and gRPC would wait with the others and say nothing."""
 

@@ -1,8 +1,5 @@
-"""Lets holds begin a few at a time, and those who ask for them take turns.
-
-gRPC takes one new call in about two turns of the event loop. What thousands of holds have to do at the same time makes
-the turns long, and then nobody's call is even looked at for seconds, whatever it asks for.
-"""
+"""Lets holds begin a few at a time, and those who ask for them take turns: what thousands of them have to do at the
+same time makes the turns of the event loop long (turnstile.py)."""
 
 from __future__ import annotations
 
@@ -13,8 +10,10 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from zkside.recipes.turnstile import Turnstile
+
 MOST: Final = 16
-"""So many begin at the same time: enough to fill the way to ZooKeeper and back, and some milliseconds of work."""
+"""So many begin at the same time: enough to keep the way to ZooKeeper busy, and some milliseconds of work."""
 
 
 CALLER: ContextVar[str] = ContextVar("caller", default="")
@@ -24,10 +23,11 @@ CALLER: ContextVar[str] = ContextVar("caller", default="")
 class Admission:
     """In the order in which a caller asked; callers take turns, however much each asks for."""
 
-    def __init__(self) -> None:
-        self._places: dict[object, None] = {}
-        """Those that begin just now."""
-        self._queues: OrderedDict[str, OrderedDict[asyncio.Future[object], None]] = OrderedDict()
+    def __init__(self, turnstile: Turnstile) -> None:
+        self._turnstile = turnstile
+        self._places: dict[asyncio.Future[None], None] = {}
+        """Those that begin just now, or go through the turnstile to that."""
+        self._queues: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
         """Those that wait, by caller, in the order of the callers' turns."""
 
     @property
@@ -42,52 +42,38 @@ class Admission:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Run the block in one of the places. Cancellation: leaves the queue, or the place."""
-        place = self._take() if not self._queues else None
-        if place is None:
-            place = await self._wait(CALLER.get())
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        caller = CALLER.get()
+        self._queues.setdefault(caller, OrderedDict())[place] = None
+        self._admit()
         try:
+            if not place.done():
+                await place
             yield
         finally:
             if place in self._places:
                 del self._places[place]
                 self._admit()
+            elif place in self._queues.get(caller, ()):
+                self._leave(caller, place)
 
     def vacate(self) -> None:
         """Free all places: what has begun waits for a connection, and whoever comes now has to hear that."""
         self._places.clear()
         self._admit()
 
-    def _take(self) -> object | None:
-        if len(self._places) >= MOST:
-            return None
-        place = object()
-        self._places[place] = None
-        return place
-
-    async def _wait(self, caller: str) -> object:
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(caller, OrderedDict())[future] = None
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._places.pop(future.result(), None)
-                self._admit()
-            else:
-                self._leave(caller, future)
-            raise
-
-    def _leave(self, caller: str, future: asyncio.Future[object]) -> None:
-        queue = self._queues[caller]
-        del queue[future]
-        if not queue:
-            del self._queues[caller]
-
     def _admit(self) -> None:
-        while self._queues and (place := self._take()) is not None:
+        while self._queues and len(self._places) < MOST:
             caller, queue = next(iter(self._queues.items()))
-            future = next(iter(queue))
-            self._leave(caller, future)
+            place = next(iter(queue))
+            self._leave(caller, place)
             if queue:
                 self._queues.move_to_end(caller)
-            future.set_result(place)
+            self._places[place] = None
+            self._turnstile.let_through((place,))
+
+    def _leave(self, caller: str, place: asyncio.Future[None]) -> None:
+        queue = self._queues[caller]
+        del queue[place]
+        if not queue:
+            del self._queues[caller]

@@ -19,6 +19,7 @@ from zkside.model.hold import HoldState, HoldStatus, HoldUpdate, Reason, Terms
 from zkside.model.session import SessionStatus
 from zkside.recipes.admission import Admission
 from zkside.recipes.hold import RECALL_S, Hold
+from zkside.recipes.turnstile import Turnstile
 from zkside.supervisor import Permanent, nothing
 from zkside.zk.session import Session
 
@@ -64,7 +65,8 @@ class Holds:
         self.keeping = False
         """True: the daemon stops and leaves its session to the next one, so no stream's end lets go."""
         self.draining = False
-        self.admission = Admission()
+        self.turnstile = Turnstile()
+        self.admission = Admission(self.turnstile)
         self._holds: dict[str, Hold] = {}
         self._by_token: dict[str, Hold] = {}
         self._by_identity: Counter[str] = Counter()

@@ -16,6 +16,7 @@ from zkside.model.hold import Reason
 from zkside.model.operation import Acl, Create, CreateMode
 from zkside.recipes.hold import Hold
 from zkside.recipes.node import Writes
+from zkside.recipes.turnstile import Turnstile
 from zkside.recipes.waiting import Rooms, WaitingRoom, outlast
 from zkside.zk.session import Session
 
@@ -48,11 +49,12 @@ Turn = Callable[[int, Seat, float], Awaitable[None]]
 class Queueing:
     """The flows over one session."""
 
-    def __init__(self, session: Session, hub: Hub, writes: Writes) -> None:
+    def __init__(self, session: Session, hub: Hub, writes: Writes, turnstile: Turnstile | None = None) -> None:
+        """`turnstile`: that of all holds."""
         self.session = session
         self.hub = hub
         self._writes = writes
-        self._rooms = Rooms(session, hub)
+        self._rooms = Rooms(session, hub, turnstile or Turnstile())
 
     async def first(self, hold: Hold, bid: Bid) -> None:
         """Who is first holds: the whole flow of a lock and of a candidacy."""

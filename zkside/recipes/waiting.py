@@ -65,10 +65,10 @@ class _Watched:
 class Rooms:
     """The waiting rooms of this daemon: one for each path at which somebody waits, in each epoch."""
 
-    def __init__(self, session: Session, hub: Hub) -> None:
+    def __init__(self, session: Session, hub: Hub, turnstile: Turnstile) -> None:
         self._session = session
         self._hub = hub
-        self._turnstile = Turnstile()
+        self._turnstile = turnstile
         self._rooms: dict[tuple[str, int], WaitingRoom] = {}
 
     @contextmanager

@@ -14,7 +14,7 @@ from zkside.pb import carry_pb2, hold_pb2
 from zkside.recipes.admission import CALLER
 from zkside.recipes.hold import Hold
 from zkside.recipes.holds import Holds
-from zkside.recipes.turnstile import AT_ONCE
+from zkside.recipes.turnstile import Turnstile
 from zkside.rpc import convert, status
 from zkside.rpc.interceptors import Opening, StreamCall
 
@@ -106,7 +106,7 @@ class _Carrying:
             self._servicer.carried -= len(carried)
             self._carried.clear()
             ending = [each for each in carried if each.is_held] + [each for each in carried[::-1] if not each.is_held]
-            await _end([reading, *(each.task for each in ending if each.task is not None)])
+            await _end([reading, *(each.task for each in ending if each.task is not None)], self._holds.turnstile)
 
     def _cut(self) -> None:
         for carried in self._carried.values():
@@ -143,20 +143,21 @@ class _Carrying:
     async def _begin_all(self, steps: Sequence[carry_pb2.CarryStep]) -> None:
         """A few in each turn of the event loop: what they begin runs in the next one."""
         loop = asyncio.get_running_loop()
-        begun, since_s = 0, loop.time()
+        since_s = loop.time()
         for number, step in enumerate(steps):
             try:
                 if number >= MAX_STEPS:
                     raise Quota(f"a message has at most {MAX_STEPS} steps, this one {len(steps)}", limit="max_steps")
-                begun += self._begin(step)
+                if self._begin(step):
+                    await self._holds.turnstile.through()
             except ZksideError as error:
                 self._refuse(step.tag, error)
             while len(self._untaken) >= MAX_UNHEARD:
                 self._taken.clear()
                 await self._taken.wait()
-            if begun >= AT_ONCE or loop.time() - since_s > SLICE_S:
+            if loop.time() - since_s > SLICE_S:
                 await asyncio.sleep(0)
-                begun, since_s = 0, loop.time()
+                since_s = loop.time()
 
     def _refuse(self, tag: int, error: ZksideError) -> None:
         """A step of which nothing comes. A hold that has its tag is not concerned."""
@@ -267,7 +268,7 @@ class _Carrying:
         self._filled.set()
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[None]], turnstile: Turnstile) -> None:
     """Cancel all, in this order and a few in each turn of the event loop; return when they have ended.
 
     Cancellation: they are all cancelled.
@@ -275,9 +276,8 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     left = deque(tasks)
     try:
         while left:
-            for _ in range(min(AT_ONCE, len(left))):
-                left.popleft().cancel()
-            await asyncio.sleep(0)
+            left.popleft().cancel()
+            await turnstile.through()
     finally:
         for task in left:
             task.cancel()

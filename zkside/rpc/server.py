@@ -35,6 +35,7 @@ from zkside.recipes.holds import Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.numbers import Numbers
 from zkside.recipes.queueing import Queueing
+from zkside.recipes.turnstile import Turnstile
 from zkside.rpc.admin import AdminServicer, Operation
 from zkside.rpc.carry import CarryServicer
 from zkside.rpc.election import ElectionServicer
@@ -98,8 +99,9 @@ _SNAKE = re.compile("(?<!^)(?=[A-Z])")
 class _Handlers(grpc.GenericRpcHandler):
     """All methods of a server by their full name: one look-up a call."""
 
-    def __init__(self, interceptors: Interceptors, door: Door | None = None) -> None:
+    def __init__(self, interceptors: Interceptors, turnstile: Turnstile, door: Door | None = None) -> None:
         self._interceptors = interceptors
+        self._turnstile = turnstile
         self._door = door
         self._by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -132,6 +134,7 @@ class _Handlers(grpc.GenericRpcHandler):
                 self._by_name[f"/{service}/{name.rpartition('/')[2]}"] = handler
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        self._turnstile.calls += 1
         handler = self._by_name.get(details.method)
         if handler is None:
             self._interceptors.arrivals.unknown += 1
@@ -179,7 +182,7 @@ class RpcServer:
         """Where clients are served, as they write it; known after `start`."""
         self.health_address = ""
         self._writes = Writes(session)
-        queueing = Queueing(session, hub, self._writes)
+        queueing = Queueing(session, hub, self._writes, holds.turnstile)
         self._services = tuple(
             module.DESCRIPTOR.services_by_name[name]
             for module, name in (
@@ -237,7 +240,7 @@ class RpcServer:
         self._unlisten: Callable[[], None] = lambda: None
 
     def _all_handlers(self, door: Door | None) -> _Handlers:
-        handlers = _Handlers(self.interceptors, door)
+        handlers = _Handlers(self.interceptors, self._holds.turnstile, door)
         for service, servicer in zip(self._services, self._servicers, strict=True):
             handlers.add(service, servicer)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -303,7 +306,7 @@ class RpcServer:
 
     def _health_server(self, listener: TcpListener) -> grpc.aio.Server:
         server = self._bare_server()
-        handlers = _Handlers(self.interceptors)
+        handlers = _Handlers(self.interceptors, self._holds.turnstile)
         handlers.add(health_pb2.DESCRIPTOR.services_by_name["Health"], self.health)
         server.add_generic_rpc_handlers((handlers,))
         self.health_address = self._entrances.open_health(server, listener)
