@@ -265,7 +265,8 @@ class Interceptors(Collector):
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
-                error.__traceback__ = None  # the frames in it hold what was read, until the client takes the status
+                _forget_frames(error)
+                given = raw = request = None
                 await _abort(context, failure)
                 raise  # never reached: abort raises
             finally:
@@ -311,13 +312,15 @@ class Interceptors(Collector):
                 CALLER.set(owner(name, context, peer))
                 asked = await requests(raw_messages, context)
                 await self._feed(StreamCall(context, stream, peer), counts, asked, handler)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as cancelled:
                 if stream is None or stream.ending is None:
                     code = _cancelled(context)
                     raise
                 stream.acknowledge_end()
                 failure = status.of(stream.ending, method=name)
                 code = failure.code.name
+                _forget_frames(cancelled)
+                asked = None
                 await _abort(context, failure)
             except grpc.aio.AbortError:
                 code = _name(context.code())
@@ -329,6 +332,8 @@ class Interceptors(Collector):
                 failure = status.of(error, method=name)
                 code = failure.code.name
                 self.incidents += failure.code is grpc.StatusCode.INTERNAL
+                _forget_frames(error)
+                asked = None
                 await _abort(context, failure)
             finally:
                 counts.finish(code, time.perf_counter() - begun_s)
@@ -391,6 +396,19 @@ def _parse_each(
         return each(raw_messages)
 
     return requests
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the frames of an error and of those behind it, which hold what was read.
+
+    gRPC keeps the error that ends a call in a cycle with the call, and so does it whatever that error leads to: the
+    message of a call that is refused would stay in memory until the collector comes by. For the same reason whoever
+    calls `_abort` drops the message first.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
 
 
 async def _abort(context: Context, failure: Status) -> None:
