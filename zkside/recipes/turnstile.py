@@ -7,29 +7,34 @@ waiting, those too who ask for something else. Hence a pause after a long turn, 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
 AT_ONCE: Final = 5
 """So many go on in one turn of the event loop: some milliseconds of work."""
-LONG_S: Final = 0.002
-"""A turn that keeps others waiting."""
+LONG_S: Final = 0.001
+"""What keeps others waiting."""
 PAUSE: Final = 8
-"""So many times as long as the turn is the pause after it: a ninth of the time is theirs who go through here."""
+"""So many times as long is the pause after it: a ninth of the time is theirs who go through here."""
+RECENT_S: Final = 0.1
+"""For so long after a call others are taken to call."""
 
 
 class Turnstile:
     """In the order in which they were let through. Who is let through when nobody was in this turn goes on at once."""
 
     def __init__(self) -> None:
-        self.calls = 0
-        """Calls that gRPC has handed over since the start; counted by who takes them."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._left = AT_ONCE
         self._is_turning = False
         self._since_s = 0.0
-        self._calls_before = 0
+        self._called_s = -RECENT_S
+
+    def called(self) -> None:
+        """Take note that gRPC has handed over a call."""
+        self._called_s = time.monotonic()
 
     def let_through(self, waiting: Iterable[asyncio.Future[None]]) -> None:
         """Set their results, now or in one of the next turns of the loop. Those that are done already do not count."""
@@ -43,6 +48,13 @@ class Turnstile:
         if not future.done():
             await future
 
+    async def rest(self, worked_s: float) -> None:
+        """Let others go on, after work that took so long in one piece."""
+        await asyncio.sleep(PAUSE * worked_s if worked_s > LONG_S and self._is_called() else 0)
+
+    def _is_called(self) -> bool:
+        return time.monotonic() - self._called_s < RECENT_S
+
     def _go(self) -> None:
         while self._waiting and self._left:
             future = self._waiting.popleft()
@@ -51,14 +63,14 @@ class Turnstile:
                 self._left -= 1
         if self._left < AT_ONCE and not self._is_turning:
             loop = asyncio.get_running_loop()
-            self._is_turning, self._since_s, self._calls_before = True, loop.time(), self.calls
+            self._is_turning, self._since_s = True, loop.time()
             # What was let through runs in the next turn, and what that begins in the one after it.
             loop.call_soon(lambda: loop.call_soon(self._turn))
 
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
         took_s = loop.time() - self._since_s
-        if took_s > LONG_S and self.calls != self._calls_before:
+        if took_s > LONG_S and self._is_called():
             loop.call_later(PAUSE * took_s, self._open)
         else:
             self._open()

@@ -26,7 +26,7 @@ MAX_TOGETHER = 256
 """Updates of one message: some 100 kB."""
 MAX_STEPS = 10_000
 """Steps of one message; those behind are refused."""
-SLICE_S = 0.005
+SLICE_S = 0.002
 """So long the steps of a message are looked at, then everybody else has a turn of the event loop."""
 
 
@@ -150,13 +150,14 @@ class _Carrying:
                     raise Quota(f"a message has at most {MAX_STEPS} steps, this one {len(steps)}", limit="max_steps")
                 if self._begin(step):
                     await self._holds.turnstile.through()
+                    since_s = loop.time()
             except ZksideError as error:
                 self._refuse(step.tag, error)
             while len(self._untaken) >= MAX_UNHEARD:
                 self._taken.clear()
                 await self._taken.wait()
-            if loop.time() - since_s > SLICE_S:
-                await asyncio.sleep(0)
+            if (took_s := loop.time() - since_s) > SLICE_S:
+                await self._holds.turnstile.rest(took_s)
                 since_s = loop.time()
 
     def _refuse(self, tag: int, error: ZksideError) -> None:

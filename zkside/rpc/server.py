@@ -134,7 +134,7 @@ class _Handlers(grpc.GenericRpcHandler):
                 self._by_name[f"/{service}/{name.rpartition('/')[2]}"] = handler
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        self._turnstile.calls += 1
+        self._turnstile.called()
         handler = self._by_name.get(details.method)
         if handler is None:
             self._interceptors.arrivals.unknown += 1
