@@ -12,7 +12,7 @@ from typing import Final
 
 from zkside.recipes.turnstile import Turnstile
 
-MOST: Final = 16
+MOST: Final = 8
 """So many begin at the same time: enough to keep the way to ZooKeeper busy, and some milliseconds of work."""
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-AT_ONCE: Final = 5
+AT_ONCE: Final = 4
 """So many go on in one turn of the event loop: some milliseconds of work."""
 LONG_S: Final = 0.001
 """What keeps others waiting."""
