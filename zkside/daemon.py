@@ -10,7 +10,6 @@ but the threads of the pages is on one event loop (uvloop's: adr/0010).
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import os
 import time
@@ -214,7 +213,6 @@ def run(
     """
     output = Log()
     output.start(as_json=config.log.format is LogFormat.JSON)
-    _give_memory_back()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(lambda: Daemon(config, backend=backend, read=read, output=output), announce))
 
@@ -262,20 +260,6 @@ def _in_a_line(daemon: Daemon) -> str:
     return (
         f"{draining}session {session.state.value}{server}, {len(daemon.holds)} holds, {len(daemon.rpc.streams)} streams"
     )
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-"""Parameters of glibc's mallopt."""
-
-
-def _give_memory_back() -> None:
-    """Have what large messages took given back to the system. glibc otherwise learns from the first of them to keep such
-    blocks for the next one, in an arena for each of gRPC's threads. Other C libraries have no such knob."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 256 << 10)
-        mallopt(_M_TRIM_THRESHOLD, 4 << 20)
-        mallopt(_M_ARENA_MAX, 2)
 
 
 def _settle_memory() -> None:
