@@ -111,6 +111,8 @@ class ServerReads:
         which their Stats tell; else all are read once more, at once, now that it is known how large they are.
         """
         share = held.enter_context(await self._keeping(owner, len(paths), self.held.limit_bytes // 2))
+        if len(paths) * self._largest.get(owner, 0) > self.max_answer_bytes:
+            await self._weigh(paths)
         batch = FIRST_BYTES // self._node_bytes(owner)
         if len(paths) <= batch:
             with await self.room(owner, len(paths)):
@@ -135,6 +137,19 @@ class ServerReads:
             size_bytes = self._size(results, owner)
         share.resize(size_bytes)
         return Reply(cut_zxid, results)
+
+    async def _weigh(self, paths: Sequence[str]) -> None:
+        """Ask how large these nodes are, by their Stats: to read what nobody gets would keep others waiting.
+
+        Raises: TooLarge.
+        """
+        call, size_bytes = self._session.call, 0
+        for start in range(0, len(paths), LARGEST_BATCH):
+            asked = [call(Exists(path), yields=True) for path in paths[start : start + LARGEST_BATCH]]
+            for answer in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(answer, Reply) and answer.value is not None:
+                    size_bytes += answer.value.data_length
+            self.check(size_bytes)
 
     async def some(self, paths: Sequence[str], owner: str, held: ExitStack, size_bytes: int) -> Reply[list[ReadResult]]:
         """Read as many of the nodes, from the first one on, as take about so many bytes; one at least. No cut."""
