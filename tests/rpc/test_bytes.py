@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +27,7 @@ from zkside.rpc.streams import QuotaSettings
 MOST_RESIDENT_BYTES = 400_000_000
 MEGABYTE = bytes(1_000_000)
 MOST_NODES = 24
+MARK = b"a mark 9q"
 
 
 def started(directory: Path, hosts: str) -> DaemonProcess:
@@ -280,6 +282,46 @@ async def test_who_finds_too_many_waiting_is_told_when_to_try_again(
         assert all(each.metadata["limit"] == "max_requests_size" and each.retry_after_s for each in faults)
         assert host.rpc.refused()["max_requests_size"] == len(faults)
         assert not host.rpc.interceptors.flow.requests.statistics().bytes
+
+
+async def test_a_call_that_was_refused_leaves_nothing_of_its_message_in_memory(client: Stubs) -> None:
+    """V4, O1: it stood in a cycle with gRPC's call until the garbage collector came by, 100 MB after a burst."""
+    await client.node.Create(node_pb2.CreateRequest(path="/n"))
+    gc.collect()
+    gc.disable()
+    try:
+        for path, reason in (("/n", "BAD_VERSION"), ("/absent", "NO_NODE"), ("n", "INVALID_PATH")):
+            request = SetRequest(path=path, expected_version=7, data=MARK * 100_000)
+            assert (await failure(client.node.Set(request))).reason == reason
+        del request
+        await asyncio.sleep(0.1)
+        kept = [held for tracked in gc.get_objects() for held in gc.get_referents(tracked) if type(held) is bytes]
+        assert not [held for held in kept if len(held) > 100_000 and MARK in held]
+    finally:
+        gc.enable()
+
+
+async def test_what_is_known_to_be_too_large_is_weighed_and_not_read(
+    host: Host, client: Stubs, stock_client: KazooClient
+) -> None:
+    """V4, O4: 40 calls for 60 MB each kept others waiting while 16 MB of each were read, for nobody."""
+    reads = host.hub.reads.from_server
+    reads.configure(reads.window.most_bytes, 4 << 20)
+    paths = [f"/{number}" for number in range(8)]
+    for path in paths:
+        stock_client.create(path, MEGABYTE[:900_000])
+    request = GetManyRequest(paths=paths, options=options(SERVER))
+    assert (await failure(client.node.GetMany(request))).reason == "TOO_LARGE"
+    before = host.session.statistics().connection
+    assert (await failure(client.node.GetMany(request))).reason == "TOO_LARGE"
+    after = host.session.statistics().connection
+    assert before
+    assert after
+    assert after.received_bytes - before.received_bytes < 100_000
+    # As soon as they are small again they are read.
+    for path in paths:
+        stock_client.set(path, b"x")
+    assert len((await client.node.GetMany(request)).results) == len(paths)
 
 
 async def test_what_nobody_takes_keeps_its_room_until_its_client_goes(

@@ -134,6 +134,7 @@ def _holds(holds: HoldsStatistics) -> Iterator[Metric]:
         [((kind, reason), holds.ended.get((kind, value), 0)) for kind, (value, reason) in product(KINDS, ENDINGS)],
     )
     yield _gauge("zkside_hold_updates_unread", "Updates of holds that wait for their streams.", holds.unread)
+    yield _gauge("zkside_holds_not_begun", "Holds that wait for their turn to begin.", holds.not_begun)
 
 
 def _session(view: View) -> Iterator[Metric]:

@@ -49,8 +49,6 @@ class HoldsStatistics:
     """By (recipe, reason), since the start."""
     refused: int
     """Asked for beyond `max_holds`."""
-    beginning: int
-    """Of those WAITING: they make their nodes."""
     not_begun: int
     """Of those WAITING: it is not their turn yet to begin."""
 
@@ -279,7 +277,6 @@ class Holds:
             granted=dict(self.granted),
             ended=dict(self._ended),
             refused=self._refused,
-            beginning=self.admission.beginning,
             not_begun=self.admission.waiting,
         )
 
@@ -330,11 +327,10 @@ class Holds:
             raise failed
 
     async def _refresh_leases(self) -> None:
-        """Tell those that are HELD of their lease, several times in a session's timeout. Its work is done when there are
-        no holds.
+        """Tell those that are HELD of their lease, several times in a session's timeout, until there are no holds.
 
-        A few at a time, since telling thousands of streams at once would keep all others waiting; but as many as are due
-        by the clock: where the event loop is busy, none may hear of its lease too late for that.
+        A few at a time, since telling thousands of streams at once would keep all others waiting; but as many as are
+        due by the clock: where the event loop is busy, none may hear of its lease too late for that.
         """
         loop = asyncio.get_running_loop()
         while self._holds:
