@@ -121,6 +121,17 @@ async def test_after_a_long_turn_there_are_many_short_ones_while_calls_come_in(i
     assert len(pauses) == (2 if is_called else 0)
 
 
+async def test_one_does_not_wait_behind_thousands_that_were_woken_together() -> None:
+    """O4: the end of one lock's holder is not late because thousands of readers are granted."""
+    loop, turnstile = asyncio.get_running_loop(), Turnstile()
+    thousands = [loop.create_future() for _ in range(5000)]
+    turnstile.let_through(thousands)
+    began = sum(future.done() for future in thousands)
+    await turnstile.through()
+    assert sum(future.done() for future in thousands) <= began + AT_ONCE
+    assert all(future.done() for future in thousands[: began + 1])
+
+
 async def test_a_piece_of_work_is_followed_by_a_rest_while_calls_come_in() -> None:
     """O4"""
     turnstile = Turnstile()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.rpc.host import PATIENCE_S, Host
 from zkside.core.queueing import Contender, contender
 from zkside.model import path as paths
 from zkside.model.operation import Create, CreateMode, Delete, Exists
+from zkside.recipes import waiting
 from zkside.recipes.turnstile import Turnstile
 from zkside.recipes.waiting import WaitingRoom
 
@@ -25,6 +28,35 @@ async def seat(host: Host, name: str) -> Contender:
 async def take_turn(room: WaitingRoom, me: Contender, before: int) -> None:
     await room.settle(me, before)
     await room.turn(me, lambda position: None)
+
+
+async def test_a_queue_that_takes_long_to_list_is_not_listed_all_the_time(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O4: whoever comes during the pause shares the next listing, and nobody is forgotten."""
+    monkeypatch.setattr(waiting, "LONG_S", 0.0)
+    monkeypatch.setattr(waiting, "PAUSE", 2e4)
+    await host.session.call(Create("/queue", b""))
+    room = WaitingRoom(host.session, host.hub, "/queue", Turnstile())
+
+    async def settled() -> Contender:
+        seating = asyncio.ensure_future(seat(host, READER))
+        await asyncio.sleep(0)  # its create is sent
+        before = room.look()
+        me = await seating
+        await room.settle(me, before)
+        return me
+
+    async with asyncio.timeout(PATIENCE_S):
+        first = await settled()
+        before, coming = room.look(), []
+        for _ in range(20):
+            coming.append(asyncio.ensure_future(settled()))
+            await asyncio.sleep(0.01)
+        others = await asyncio.gather(*coming)
+        assert room.look() - before < 10
+        await room.turn(first, lambda position: None)
+        await room.turn(others[-1], lambda position: None)
 
 
 async def test_a_listing_from_before_a_release_leaves_nobody_waiting(host: Host) -> None:

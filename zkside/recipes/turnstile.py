@@ -23,10 +23,11 @@ RECENT_S: Final = 0.1
 
 
 class Turnstile:
-    """In the order in which they were let through. Who is let through when nobody was in this turn goes on at once."""
+    """Those that were let through together keep their order, and take turns with all others: nobody waits behind
+    thousands. Who is let through when nobody was in this turn goes on at once."""
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[deque[asyncio.Future[None]]] = deque()
         self._left = AT_ONCE
         self._is_turning = False
         self._since_s = 0.0
@@ -38,7 +39,7 @@ class Turnstile:
 
     def let_through(self, waiting: Iterable[asyncio.Future[None]]) -> None:
         """Set their results, now or in one of the next turns of the loop. Those that are done already do not count."""
-        self._waiting.extend(waiting)
+        self._waiting.append(deque(waiting))
         self._go()
 
     async def through(self) -> None:
@@ -57,10 +58,15 @@ class Turnstile:
 
     def _go(self) -> None:
         while self._waiting and self._left:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                self._left -= 1
+            together = self._waiting.popleft()
+            while together and self._left:
+                future = together.popleft()
+                if not future.done():
+                    future.set_result(None)
+                    self._left -= 1
+                    break
+            if together:
+                self._waiting.append(together)
         if self._left < AT_ONCE and not self._is_turning:
             loop = asyncio.get_running_loop()
             self._is_turning, self._since_s = True, loop.time()

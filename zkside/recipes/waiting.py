@@ -122,20 +122,22 @@ class WaitingRoom:
         """
         before = self._begun
         if self._listing is None and self._later is None:
-            self._list_in_time()
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._not_before_s:
+                self._later = loop.call_at(self._not_before_s, self._look_late)
+            else:
+                self._send_listing()
         return before
 
-    def _list_in_time(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _look_late(self) -> None:
         self._later = None
-        if not self.users:
-            return
-        if loop.time() < self._not_before_s:
-            self._later = loop.call_at(self._not_before_s, self._list_in_time)
-        else:
-            self._begun += 1
-            self._listing = self._session.call(GetChildren(self._path))
-            self._listing.add_done_callback(partial(self._on_listed, self._begun))
+        if self._unlisted:
+            self._send_listing()
+
+    def _send_listing(self) -> None:
+        self._begun += 1
+        self._listing = self._session.call(GetChildren(self._path))
+        self._listing.add_done_callback(partial(self._on_listed, self._begun))
 
     def _on_listed(self, number: int, listing: Listing) -> None:
         self._listing = None
