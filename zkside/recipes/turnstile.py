@@ -69,15 +69,14 @@ class Turnstile:
                 self._waiting.append(together)
         if self._left < AT_ONCE and not self._is_turning:
             loop = asyncio.get_running_loop()
-            self._is_turning, self._since_s = True, loop.time()
+            self._is_turning, self._since_s = True, time.monotonic()  # the loop's own clock stands still in a turn
             # What was let through runs in the next turn, and what that begins in the one after it.
             loop.call_soon(lambda: loop.call_soon(self._turn))
 
     def _turn(self) -> None:
-        loop = asyncio.get_running_loop()
-        took_s = loop.time() - self._since_s
+        took_s = time.monotonic() - self._since_s
         if took_s > LONG_S and self._is_called():
-            loop.call_later(PAUSE * took_s, self._open)
+            asyncio.get_running_loop().call_later(PAUSE * took_s, self._open)
         else:
             self._open()
 

@@ -11,6 +11,7 @@ was ahead (core/queueing.Queue, docs/adr/0017).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -45,6 +46,7 @@ LONG_S = 0.002
 """A queue whose listing takes so long to be taken in is not listed all the time."""
 PAUSE = 8
 """So many times as long nobody lists it again: whoever comes meanwhile shares the next listing."""
+MAX_PAUSE_S = 0.25
 
 Listing = asyncio.Future[Reply[tuple[list[str], Stat]]]
 Answers = asyncio.Future[list[Reply[Stat | None] | BaseException]]
@@ -122,9 +124,9 @@ class WaitingRoom:
         """
         before = self._begun
         if self._listing is None and self._later is None:
-            loop = asyncio.get_running_loop()
-            if loop.time() < self._not_before_s:
-                self._later = loop.call_at(self._not_before_s, self._look_late)
+            early_s = self._not_before_s - time.monotonic()
+            if early_s > 0:
+                self._later = asyncio.get_running_loop().call_later(early_s, self._look_late)
             else:
                 self._send_listing()
         return before
@@ -148,13 +150,12 @@ class WaitingRoom:
         elif error is None and not listing.cancelled():
             names, parent = listing.result().value
             self._is_quiet = self._queue.is_current(parent)
-            loop = asyncio.get_running_loop()
-            began_s = loop.time()
+            began_s = time.monotonic()
             self._queue.listed(names, parent)
             self._newest = number
-            now_s = loop.time()
+            now_s = time.monotonic()
             if now_s - began_s > LONG_S:
-                self._not_before_s = now_s + PAUSE * (now_s - began_s)
+                self._not_before_s = now_s + min(PAUSE * (now_s - began_s), MAX_PAUSE_S)
         self._unlisted = self._let_through(self._unlisted)
 
     async def settle(self, me: Contender, before: int) -> None:

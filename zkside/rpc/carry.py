@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -142,23 +143,22 @@ class _Carrying:
 
     async def _begin_all(self, steps: Sequence[carry_pb2.CarryStep]) -> None:
         """A few in each turn of the event loop: what they begin runs in the next one."""
-        loop = asyncio.get_running_loop()
-        since_s = loop.time()
+        since_s = time.monotonic()
         for number, step in enumerate(steps):
             try:
                 if number >= MAX_STEPS:
                     raise Quota(f"a message has at most {MAX_STEPS} steps, this one {len(steps)}", limit="max_steps")
                 if self._begin(step):
                     await self._holds.turnstile.through()
-                    since_s = loop.time()
+                    since_s = time.monotonic()
             except ZksideError as error:
                 self._refuse(step.tag, error)
             while len(self._untaken) >= MAX_UNHEARD:
                 self._taken.clear()
                 await self._taken.wait()
-            if (took_s := loop.time() - since_s) > SLICE_S:
+            if (took_s := time.monotonic() - since_s) > SLICE_S:
                 await self._holds.turnstile.rest(took_s)
-                since_s = loop.time()
+                since_s = time.monotonic()
 
     def _refuse(self, tag: int, error: ZksideError) -> None:
         """A step of which nothing comes. A hold that has its tag is not concerned."""
