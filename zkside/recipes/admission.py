@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from zkside.recipes.turnstile import Turnstile
+from zkside.recipes.turnstile import FEW, Turnstile
 
 MOST: Final = 8
-"""So many begin at the same time: enough to keep the way to ZooKeeper busy, and some milliseconds of work."""
+"""So many of a crowd begin at the same time: enough to keep the way to ZooKeeper busy."""
 
 
 CALLER: ContextVar[str] = ContextVar("caller", default="")
@@ -64,7 +64,7 @@ class Admission:
         self._admit()
 
     def _admit(self) -> None:
-        while self._queues and len(self._places) < MOST:
+        while self._queues and len(self._places) < (MOST if self._turnstile.is_crowded else FEW):
             caller, queue = next(iter(self._queues.items()))
             place = next(iter(queue))
             self._leave(caller, place)
