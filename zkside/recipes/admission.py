@@ -44,11 +44,13 @@ class Admission:
         """Run the block in one of the places. Cancellation: leaves the queue, or the place."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         caller = CALLER.get()
-        self._queues.setdefault(caller, OrderedDict())[place] = None
-        self._turnstile.crowd += 1
-        self._admit()
         try:
-            if not place.done():
+            if not self._queues and not self._turnstile.is_crowded and len(self._places) < FEW:
+                self._places[place] = None
+            else:
+                self._queues.setdefault(caller, OrderedDict())[place] = None
+                self._turnstile.crowd += 1
+                self._admit()
                 await place
             yield
         finally:

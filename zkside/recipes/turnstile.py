@@ -66,10 +66,12 @@ class Turnstile:
 
     async def through(self) -> None:
         """Go through when it is this one's turn. Cancellation: leaves nothing."""
+        if not self._waiting and not self.is_crowded and self._gone < FEW:
+            self._take_turn()
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.let_through((future,))
-        if not future.done():
-            await future
+        await future
 
     async def rest(self, worked_s: float) -> None:
         """Let others go on, after work that took so long in one piece."""
@@ -86,11 +88,14 @@ class Turnstile:
                 self.crowd -= 1
                 if not future.done():
                     future.set_result(None)
-                    self._gone += 1
+                    self._take_turn()
                     break
             if together:
                 self._waiting.append(together)
-        if self._gone and not self._is_turning:
+
+    def _take_turn(self) -> None:
+        self._gone += 1
+        if not self._is_turning:
             loop = asyncio.get_running_loop()
             self._is_turning, self._since_s = True, time.monotonic()  # the loop's own clock stands still in a turn
             # What was let through runs in the next turn, and what that begins in the one after it.
