@@ -91,10 +91,6 @@ def hold(link: Link, address: str, open_streams: Open, paths: list[str]) -> None
     asyncio.run(run())
 
 
-ROOMY = {"ZKSIDE_QUOTAS_MAX_CONCURRENT_STREAMS": "1000"}
-"""Each of the processes has one connection for its share of the holds."""
-
-
 def run(plan: Plan) -> Findings:
     holds = plan.scaled(5_000, 40)
     samples = Samples()
@@ -104,7 +100,7 @@ def run(plan: Plan) -> Findings:
                 paths = [f"{ROOT}/{repetition}-{open_streams.__name__}/{number:05}" for number in range(holds)]
                 with Crew() as relays:
                     relay = Relay(relays, server.port)
-                    with stand.daemon(relay.hosts, **ROOMY) as daemon, Crew() as crew:
+                    with stand.daemon(relay.hosts) as daemon, Crew() as crew:
                         # The first client pays for what is loaded and made only once.
                         first = crew.hire(hold, daemon.address, open_streams, [f"{paths[0]}-first"])
                         first.hear(30)

@@ -116,6 +116,8 @@ def daemon(hosts: str, **settings: str) -> Iterator[Daemon]:
             "ZKSIDE_LISTEN": address,
             "ZKSIDE_HTTP_LISTEN": f"127.0.0.1:{port}",
             "ZKSIDE_LOG_LEVEL": "warning",
+            # A process of a benchmark has one connection for all of its streams.
+            "ZKSIDE_QUOTAS_MAX_CONCURRENT_STREAMS": "2000",
             **settings,
         }
         with open(log, "wb") as output:

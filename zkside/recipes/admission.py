@@ -45,6 +45,7 @@ class Admission:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         caller = CALLER.get()
         self._queues.setdefault(caller, OrderedDict())[place] = None
+        self._turnstile.crowd += 1
         self._admit()
         try:
             if not place.done():
@@ -75,5 +76,6 @@ class Admission:
     def _leave(self, caller: str, place: asyncio.Future[None]) -> None:
         queue = self._queues[caller]
         del queue[place]
+        self._turnstile.crowd -= 1
         if not queue:
             del self._queues[caller]

@@ -1,7 +1,8 @@
 """Lets those who wait go on a few at a time, so that thousands who wait for the same do not keep all others waiting.
 
 gRPC takes one new call in about two turns of the event loop, so whatever makes the turns long keeps every caller
-waiting, those too who ask for something else. Hence a pause after a long turn, while calls come in.
+waiting, those too who ask for something else. Hence a pause after a long turn, while many are to go on and calls come
+in.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 AT_ONCE: Final = 4
@@ -20,6 +22,8 @@ PAUSE: Final = 8
 """So many times as long is the pause after it: a ninth of the time is theirs who go through here."""
 RECENT_S: Final = 0.1
 """For so long after a call others are taken to call."""
+FEW: Final = 100
+"""For so many there is no pause: their work is soon done."""
 
 
 class Turnstile:
@@ -28,6 +32,8 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._waiting: deque[deque[asyncio.Future[None]]] = deque()
+        self.crowd = 0
+        """So many are to go on, here and in the lines of those who use it; each keeps its own part up to date."""
         self._left = AT_ONCE
         self._is_turning = False
         self._since_s = 0.0
@@ -37,9 +43,20 @@ class Turnstile:
         """Take note that gRPC has handed over a call."""
         self._called_s = time.monotonic()
 
+    @contextmanager
+    def crowded(self, count: int) -> Iterator[None]:
+        """Run the block while so many more are to go on."""
+        self.crowd += count
+        try:
+            yield
+        finally:
+            self.crowd -= count
+
     def let_through(self, waiting: Iterable[asyncio.Future[None]]) -> None:
         """Set their results, now or in one of the next turns of the loop. Those that are done already do not count."""
-        self._waiting.append(deque(waiting))
+        together = deque(waiting)
+        self.crowd += len(together)
+        self._waiting.append(together)
         self._go()
 
     async def through(self) -> None:
@@ -61,6 +78,7 @@ class Turnstile:
             together = self._waiting.popleft()
             while together and self._left:
                 future = together.popleft()
+                self.crowd -= 1
                 if not future.done():
                     future.set_result(None)
                     self._left -= 1
@@ -75,7 +93,7 @@ class Turnstile:
 
     def _turn(self) -> None:
         took_s = time.monotonic() - self._since_s
-        if took_s > LONG_S and self._is_called():
+        if took_s > LONG_S and self.crowd > FEW and self._is_called():
             asyncio.get_running_loop().call_later(PAUSE * took_s, self._open)
         else:
             self._open()

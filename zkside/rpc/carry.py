@@ -143,6 +143,10 @@ class _Carrying:
 
     async def _begin_all(self, steps: Sequence[carry_pb2.CarryStep]) -> None:
         """A few in each turn of the event loop: what they begin runs in the next one."""
+        with self._holds.turnstile.crowded(len(steps)):
+            await self._begin_each(steps)
+
+    async def _begin_each(self, steps: Sequence[carry_pb2.CarryStep]) -> None:
         since_s = time.monotonic()
         for number, step in enumerate(steps):
             try:
@@ -276,9 +280,10 @@ async def _end(tasks: Sequence[asyncio.Task[None]], turnstile: Turnstile) -> Non
     """
     left = deque(tasks)
     try:
-        while left:
-            left.popleft().cancel()
-            await turnstile.through()
+        with turnstile.crowded(len(tasks)):
+            while left:
+                left.popleft().cancel()
+                await turnstile.through()
     finally:
         for task in left:
             task.cancel()
