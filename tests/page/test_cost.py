@@ -70,7 +70,12 @@ async def test_a_large_daemon_shows_what_needs_a_look_without_being_late(
 ) -> None:
     """O4."""
     until = asyncio.Event()
-    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=own_zookeeper.hosts, HUB_IDLE_EVICTION="10m") as daemon:
+    keys = {
+        "ZOOKEEPER_HOSTS": own_zookeeper.hosts,
+        "HUB_IDLE_EVICTION": "10m",
+        "QUOTAS_MAX_CONCURRENT_STREAMS": f"{2 * HOLDS}",  # one connection stands for those of many processes
+    }
+    with DaemonProcess(tmp_path, **keys) as daemon:
         async with Client(daemon.address, timeout_s=60) as client:
             await client.get("/", wait_for_ready=True)
             await client.create("/locks")
