@@ -26,9 +26,9 @@ SLICE_S = 0.010
 
 
 async def hold(client: Client, number: int, until: asyncio.Event, held: asyncio.Semaphore) -> None:
-    stream: Any = LockServiceStub(client._link.channel).Acquire(
-        lock_pb2.AcquireRequest(path=f"/locks/{number}", owner=f"process-{number}")
-    )
+    """A stream for each, over as many connections as the daemon wants for that."""
+    request = lock_pb2.AcquireRequest(path=f"/locks/{number}", owner=f"process-{number}")
+    stream: Any = client._link.stream(lambda channel: LockServiceStub(channel).Acquire(request))
     async for update in stream:
         if update.state == hold_pb2.HOLD_STATE_HELD:
             held.release()
@@ -70,12 +70,7 @@ async def test_a_large_daemon_shows_what_needs_a_look_without_being_late(
 ) -> None:
     """O4."""
     until = asyncio.Event()
-    keys = {
-        "ZOOKEEPER_HOSTS": own_zookeeper.hosts,
-        "HUB_IDLE_EVICTION": "10m",
-        "QUOTAS_MAX_CONCURRENT_STREAMS": f"{2 * HOLDS}",  # one connection stands for those of many processes
-    }
-    with DaemonProcess(tmp_path, **keys) as daemon:
+    with DaemonProcess(tmp_path, ZOOKEEPER_HOSTS=own_zookeeper.hosts, HUB_IDLE_EVICTION="10m") as daemon:
         async with Client(daemon.address, timeout_s=60) as client:
             await client.get("/", wait_for_ready=True)
             await client.create("/locks")
