@@ -249,13 +249,13 @@ class Quotas:
     max_streams: int = _key(Number(1, 1_000_000), 20_000, "Open streams, of all clients together.", live=True)
     max_streams_per_client: int = _key(
         Number(1, 1_000_000),
-        80,
+        160,
         "Open streams of one TCP connection; those over a Unix socket cannot be told apart.",
         live=True,
     )
     max_concurrent_streams: int = _key(
         Number(2, 100_000),
-        100,
+        200,
         "Streams and calls of one connection at once (HTTP/2's MAX_CONCURRENT_STREAMS). With what is beyond, clients "
         "wait and are told nothing. It bounds how long one connection can keep the others waiting.",
     )

@@ -71,12 +71,12 @@ async def test_the_changes_of_a_transaction_come_together(client: Client, root: 
 
 
 async def test_a_process_watches_more_nodes_than_a_connection_has_streams(client: Client, root: str) -> None:
-    """The daemon allows 100 streams and calls of one connection; gRPC would wait with the others without a word."""
-    watches = [client.watch(f"{root}/{number}") for number in range(150)]
+    """The daemon allows 200 streams and calls of one connection; gRPC would wait with the others without a word."""
+    watches = [client.watch(f"{root}/{number}") for number in range(250)]
     for watch in watches:
         assert isinstance(await next_event(watch), Snapshot)
-    await client.create(f"{root}/149", b"1")
-    assert isinstance(await next_event(watches[149]), Changes)
+    await client.create(f"{root}/249", b"1")
+    assert isinstance(await next_event(watches[249]), Changes)
     for watch in watches:
         watch.close()
 

@@ -105,8 +105,8 @@ def test_a_lease_that_its_margin_eats_up_is_refused() -> None:
 
 
 def test_a_client_is_refused_before_it_waits_without_a_word() -> None:
-    said = refusal(flags={"quotas.max_streams_per_client": "100"})
-    assert "has to be less than quotas.max_concurrent_streams (100)" in said
+    said = refusal(flags={"quotas.max_streams_per_client": "200"})
+    assert "has to be less than quotas.max_concurrent_streams (200)" in said
 
 
 def test_a_secret_comes_from_a_file_and_is_never_printed(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 3
 """So many go on in one turn of the event loop: some milliseconds of work."""
 LONG_S: Final = 0.001
 """What keeps others waiting."""
-PAUSE: Final = 8
-"""So many times as long is the pause after it: a ninth of the time is theirs who go through here."""
+PAUSE: Final = 16
+"""So many times as long is the pause after it: a seventeenth of the time is theirs who go through here."""
 RECENT_S: Final = 0.1
 """For so long after a call others are taken to call."""
 FEW: Final = 100

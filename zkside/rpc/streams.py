@@ -30,8 +30,8 @@ class QuotaSettings:
     """
 
     max_streams: int = 20_000
-    max_streams_per_client: int = 80
-    max_concurrent_streams: int = 100
+    max_streams_per_client: int = 160
+    max_concurrent_streams: int = 200
     """Streams and calls of one connection at once, as HTTP/2 has it: gRPC's clients wait, without a word, with what is
     beyond. So it has to leave room for calls above `max_streams_per_client`."""
     max_calls: int = 5_000
