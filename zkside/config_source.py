@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from zkside.config import Config, SaslMechanism
 from zkside.config_keys import KEYS, Key, build, flatten
-from zkside.config_kinds import QUOTING, Several, Unshown
+from zkside.config_kinds import QUOTING, Flag, Number, Several, Unshown
 from zkside.errors import BadConfiguration, StartError
 from zkside.model.identity import Auth
 from zkside.zk.hosts import Hosts
@@ -36,6 +36,9 @@ CLIENT_VARIABLES = frozenset(
 )
 """Read by the command line and the SDK, not keys of the daemon."""
 
+_TYPED: Mapping[type, str] = {Several: "a list", Number: "a number", Flag: "true or false"}
+"""The kinds that TOML has types for; in the environment and in flags all is text."""
+
 # What Kubernetes sets in every container for a Service whose name begins with "zkside".
 _SERVICE_LINK = re.compile(r"ZKSIDE_(\w+_)?(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
 
@@ -46,6 +49,8 @@ class Written(NamedTuple):
     key: str
     raw: object
     where: str
+    has_types: bool = False
+    """Whether its source tells a number, a truth value and a list from text."""
 
 
 class Reading(NamedTuple):
@@ -79,7 +84,7 @@ def read(
     values: dict[str, Any] = {}
     for item in written.values():
         try:
-            values[item.key] = KEYS[item.key].kind.parse(item.raw)
+            values[item.key] = _parsed(KEYS[item.key], item)
         except ValueError as error:
             shown = isinstance(error, Unshown) or not KEYS[item.key].is_secret
             problems.append(f"{item.where}: {error if shown else 'is not valid'}")
@@ -89,6 +94,17 @@ def read(
         if not problems:
             return Reading(config, {item.key: item.where for item in written.values()})
     raise BadConfiguration(problems=tuple(problems))
+
+
+def _parsed(key: Key, item: Written) -> Any:
+    """Raises: ValueError."""
+    value = key.kind.parse(item.raw)
+    kind = next((name for of, name in _TYPED.items() if isinstance(key.kind, of)), "")
+    if item.has_types and isinstance(item.raw, str) and kind:
+        # In a file nothing needs to be guessed: a list that is written as text would be split at its commas.
+        shown = '["…", "…"]' if key.is_secret else key.kind.show(value)
+        raise Unshown(f"must be {kind} in the file, not text: write {shown}")
+    return value
 
 
 def printed(reading: Reading) -> str:
@@ -144,7 +160,8 @@ def _secret_of(name: str) -> Key | None:
 def _unknown(written: str, name: str, names: Mapping[str, str]) -> str:
     """`names`: how each known name is written in that source."""
     close = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"{written} is not known" + (f": did you mean {names[close[0]]}?" if close else "")
+    told = f"did you mean {names[close[0]]}?" if close else "`zkside config print` shows all that there are"
+    return f"{written} is not known: {told}"
 
 
 def _from_file(file: Path | None, problems: list[str]) -> Iterator[Written]:
@@ -160,10 +177,16 @@ def _from_file(file: Path | None, problems: list[str]) -> Iterator[Written]:
         return
     for name, raw in _leaves(document, ""):
         where = f"{file}: {name}"
+        tables = {key.rpartition(".")[0] for key in KEYS} - {""}
         if _known(name):
-            yield Written(name, raw, where)
+            yield Written(name, raw, where, has_types=_secret_of(name) is None)
+        elif name in tables:  # [[name]] too
+            first = next(key for key in KEYS if key.startswith(f"{name}."))
+            problems.append(
+                f"{where}: is a table of keys, such as {first}, and takes no value itself: write [{name}], and its "
+                "keys below"
+            )
         elif isinstance(raw, dict):
-            tables = {key.rpartition(".")[0] for key in KEYS} - {""}
             problems.append(_unknown(f"{where} (a table)", name, {table: table for table in tables}))
         else:
             problems.append(_unknown(where, name, {key: key for key in KEYS}))
@@ -189,8 +212,13 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> It
             and variable not in CLIENT_VARIABLES
             and not _SERVICE_LINK.fullmatch(variable)
         ):
-            known = {name: name for name in variables}
-            problems.append(_unknown(f"environment: {variable}", variable, known))
+            # What all have in common would make everything look near.
+            known = {name.removeprefix("ZKSIDE_"): name for name in (*variables, *CLIENT_VARIABLES)}
+            told = _unknown(f"environment: {variable}", variable.removeprefix("ZKSIDE_"), known)
+            stop = "" if told.endswith("?") else "."
+            problems.append(
+                f"{told}{stop} Variables that begin with ZKSIDE_ are taken for keys: unset it if it is not one"
+            )
 
 
 def _from_flags(flags: Mapping[str, object], problems: list[str]) -> Iterator[Written]:

@@ -97,6 +97,11 @@ class NoNode(Refused):
 
     reason = "NO_NODE"
 
+    @classmethod
+    def at(cls, path: str) -> NoNode:
+        """The error for a path, in the same words whoever found it out."""
+        return cls(f"{path}: no such node", path=path)
+
 
 class NodeExists(Refused):
     """The node exists already."""
@@ -132,6 +137,19 @@ class NoAuth(Refused):
     """ZooKeeper's access control list does not allow it."""
 
     reason = "NO_AUTH"
+
+    @classmethod
+    def at(cls, path: str, guard: str = "") -> NoAuth:
+        """The error for a path, in the same words whoever found it out.
+
+        `guard`: the node whose access control list decides, if it is another one.
+        """
+        whose = f"the access control list of {guard}" if guard else "its access control list"
+        return cls(
+            f"{path}: {whose} does not allow it: have the list changed (`zkside acl`), or give the daemon an identity "
+            "that it allows (zookeeper.auth, zookeeper.sasl)",
+            path=path,
+        )
 
 
 class SequenceOverflow(Refused):
@@ -199,7 +217,7 @@ class Draining(Unavailable):
 
 
 class WaitTimeout(Unavailable):
-    """What was waited for was not granted in time; nothing is left in the queue."""
+    """What was waited for was not to be had in time: a turn, or a name. Nothing is left behind."""
 
     reason = "WAIT_TIMEOUT"
 

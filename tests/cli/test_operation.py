@@ -90,7 +90,7 @@ def test_drain_shows_what_is_left_and_ends_when_nothing_is(own: DaemonProcess) -
     assert holding.stdout is not None
     assert "held" in holding.stdout.readline().lower()
     done = zkside.process("drain")
-    assert (done.code, done.out) == (0, "drained: 1 streams ended, 1 holds released\n")
+    assert (done.code, done.out) == (0, "drained: 1 stream ended, 1 hold released\n")
     assert holding.wait(20) == exits.LOST
     holding.communicate()
     assert zkside("-o", "json", "drain").json["released_holds"] == 0

@@ -92,6 +92,7 @@ async def test_what_exceeds_the_limits_is_refused_and_the_rest_is_done(join: Joi
     futures = [peer.call(Create(f"/n{number}")) for number in range(20)]
     done = await asyncio.gather(*futures, return_exceptions=True)
     assert [type(one) for one in done[14:]] == [errors.Quota] * 6
+    assert {one.metadata["limit"] for one in done[14:] if isinstance(one, errors.Quota)} == {"max_queued"}
     assert not any(isinstance(one, BaseException) for one in done[:14])
     assert len((await peer.do(GetChildren("/")))[0]) == 14
 

@@ -95,7 +95,8 @@ async def test_a_release_wakes_one_waiter_however_many_wait(
     daemon and a few requests."""
     granted: asyncio.Queue[Waiter] = asyncio.Queue()
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(host.stubs()) for host in daemons]
+        # More than one for each, since a connection has 200 streams and calls at once.
+        clients = [await stack.enter_async_context(host.stubs()) for host in (*daemons, *daemons)]
         waiters = []
         for number in range(1 + WAITERS):
             waiters.append(Waiter(clients[number % len(clients)], granted))

@@ -17,7 +17,7 @@ from bench.stand import Daemon, daemon
 from zkside.pb import carry_pb2_grpc, hold_pb2, lock_pb2_grpc, session_pb2, session_pb2_grpc
 from zkside.pb.carry_pb2 import CarryRelease, CarryRequest, CarryStep
 from zkside.pb.lock_pb2 import LOCK_MODE_EXCLUSIVE, LOCK_MODE_SHARED, AcquireRequest, LockMode
-from zkside.recipes.turnstile import AT_ONCE, Turnstile
+from zkside.recipes.turnstile import AT_ONCE, FEW, Turnstile
 
 STALL_S = 1.0
 """Far more than is seen where the processors are free (0.2 s, most of it the garbage collector's), far less than when
@@ -174,6 +174,7 @@ async def test_a_few_go_on_in_one_turn_of_the_loop() -> None:
     """O4: at once while they are few, and those who have gone meanwhile do not count."""
     loop = asyncio.get_running_loop()
     turnstile = Turnstile()
+    turnstile.crowd = FEW + 1
     futures = [loop.create_future() for _ in range(3 * AT_ONCE)]
     for future in futures[:AT_ONCE]:
         future.cancel()

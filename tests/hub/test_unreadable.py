@@ -122,9 +122,14 @@ async def test_a_subtree_with_unreadable_nodes_is_answered_as_by_the_server(
             assert (await hub.reads.children("/a", freshness)).value.names == ["open", "secret"]
             states = (await hub.reads.get_many(["/a/open", "/a/secret", "/a/none"], freshness)).value
             assert [type(each) for each in states] == [bytes, NoAuth, type(None)]
+            assert str(states[1]) == str(NoAuth.at("/a/secret")), "in the same words"
             assert records.data((await hub.reads.get("/a/secret/below", freshness)).value) == b"b"
-            with pytest.raises(NoNode):
+            with pytest.raises(NoNode) as absent:
                 await hub.reads.get("/a/secret/none", freshness)
+            assert (str(absent.value), absent.value.metadata) == (
+                "/a/secret/none: no such node",
+                {"path": "/a/secret/none"},
+            )
         try:
             says_server: object = (await session.call(Exists("/a/secret"))).value
         except NoAuth:

@@ -64,6 +64,43 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file: Path) -> Non
     assert "flag: --log-levl is not known: did you mean --log-level?" in said
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('listen = "unix:/x"', 'listen: must be a list in the file, not text: write ["unix:/x"]'),
+        (
+            '[zookeeper]\nread_only = "yes"',
+            "zookeeper.read_only: must be true or false in the file, not text: write true",
+        ),
+        ('[zookeeper]\nmax_in_flight = "5"', "max_in_flight: must be a number in the file, not text: write 5"),
+        ('[zookeeper]\nauth = "digest:a:s3cret"', 'auth: must be a list in the file, not text: write ["…", "…"]'),
+        ('[zookeeper]\nread_only = "perhaps"', "zookeeper.read_only: must be true or false, not 'perhaps'"),
+        ("zookeeper = 5", "zookeeper: is a table of keys, such as zookeeper.hosts, and takes no value itself"),
+        ("bogus = 5", "bogus is not known: `zkside config print` shows all that there are"),
+    ],
+)
+def test_a_value_of_the_file_has_its_type_and_what_is_wrong_says_what_to_write(
+    text: str, told: str, file: Path
+) -> None:
+    """A list that is written as text would be split at commas that belong to its items."""
+    file.write_text(text)
+    said = refusal(file=file)
+    assert told in said
+    assert "s3cret" not in said
+
+
+def test_in_the_environment_all_is_text() -> None:
+    config = read(environment={"ZKSIDE_LISTEN": "unix:/x", "ZKSIDE_ZOOKEEPER_READ_ONLY": "yes"}).config
+    assert list(map(str, config.listen)) == ["unix:/x"]
+    assert config.zookeeper.read_only is True
+
+
+def test_a_variable_that_is_no_key_is_told_to_be_unset() -> None:
+    said = refusal(environment={"ZKSIDE_BOGUS": "1", "ZKSIDE_ADDRES": "unix:/x"})
+    assert "environment: ZKSIDE_BOGUS is not known: `zkside config print` shows all that there are. Variables" in said
+    assert "ZKSIDE_ADDRES is not known: did you mean ZKSIDE_ADDRESS? Variables that begin with ZKSIDE_ are" in said
+
+
 def test_what_kubernetes_and_the_client_set_in_the_environment_is_not_a_key() -> None:
     read(
         environment={

@@ -126,7 +126,12 @@ async def test_an_acl_that_was_set_through_the_daemon_holds_for_its_cache_at_onc
     assert (await client.node.Get(GetRequest(path="/cfg", options=CACHED))).node.data == b"v1"
     theirs = node_pb2.Acl(permissions=31, scheme="digest", id=THEIRS[0].id.id)
     await client.node.SetAcl(node_pb2.SetAclRequest(path="/cfg", acl=[theirs]))
-    assert (await failure(client.node.Get(GetRequest(path="/cfg", options=CACHED)))).reason == "NO_AUTH"
+    ended = await failure(client.node.Get(GetRequest(path="/cfg", options=CACHED)))
+    assert (ended.reason, ended.metadata) == ("NO_AUTH", {"path": "/cfg"})
+    assert ended.message.startswith("/cfg: its access control list does not allow it: ")
+    assert "zookeeper.auth" in ended.message, "what to do"
+    below = await failure(client.node.Create(CreateRequest(path="/cfg/a")))
+    assert below.message.startswith("/cfg/a: the access control list of /cfg does not allow it: ")
 
 
 async def test_who_holds_is_told_also_where_its_node_may_not_be_read(client: Stubs, them: KazooClient) -> None:

@@ -45,7 +45,8 @@ from zkside.pb.node_pb2 import (
     SetRequest,
     TransactRequest,
 )
-from zkside.rpc import status
+from zkside.pb.watch_pb2 import WatchRequest, WatchTarget
+from zkside.rpc import convert, status
 from zkside.rpc.interceptors import Call
 from zkside.rpc.streams import QuotaSettings
 
@@ -102,7 +103,13 @@ BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
         "Get",
         GetRequest(path="/", options=ReadOptions(max_stale=Duration(seconds=-1))),
         "INVALID_ARGUMENT",
-        "max_stale",
+        "options.max_stale",
+    ),
+    (
+        "Get",
+        GetRequest(path="/", options=ReadOptions(max_stale=Duration(seconds=5, nanos=-1))),
+        "INVALID_ARGUMENT",
+        "options.max_stale",
     ),
     ("GetMany", GetManyRequest(paths=["/", "x"]), "INVALID_PATH", "paths[1]"),
     ("List", ListRequest(path="/", page_size=10_001), "INVALID_ARGUMENT", "page_size"),
@@ -153,6 +160,18 @@ BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
         "INVALID_ARGUMENT",
         "heartbeat_timeout",
     ),
+    (
+        "HoldEphemeral",
+        HoldEphemeralRequest(path="/n", heartbeat_timeout=Duration(nanos=1)),
+        "INVALID_ARGUMENT",
+        "heartbeat_timeout",
+    ),
+    (
+        "HoldEphemeral",
+        HoldEphemeralRequest(path="/n", heartbeat_timeout=Duration(nanos=99_999_999)),
+        "INVALID_ARGUMENT",
+        "heartbeat_timeout",
+    ),
 ]
 
 
@@ -162,6 +181,38 @@ async def test_a_senseless_field_is_refused_by_name(
 ) -> None:
     ended = await failure(getattr(client.node, rpc)(request_message))
     assert (ended.code, ended.reason, ended.fields) == (INVALID, reason, (field,))
+
+
+@pytest.mark.parametrize(
+    ("request_message", "field"),
+    [
+        (WatchRequest(), "targets"),
+        (WatchRequest(targets=[WatchTarget(path="/"), WatchTarget(path="x")]), "targets[1].path"),
+        (WatchRequest(targets=[WatchTarget(path="/a"), *[WatchTarget(path="/b")] * 2]), "targets[2]"),
+        (WatchRequest(targets=[WatchTarget(path="/", scope=cast(Any, 99))]), "targets[0].scope"),
+        (WatchRequest(targets=[WatchTarget(path="/")], bookmark_interval=Duration(nanos=1)), "bookmark_interval"),
+    ],
+)
+async def test_a_target_without_sense_is_refused_by_its_place(
+    client: Stubs, request_message: WatchRequest, field: str
+) -> None:
+    ended = await failure(client.watch.Watch(request_message))
+    assert (ended.code, ended.fields) == (INVALID, (field,))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Duration(seconds=-1), "max_stale must lie between 0 s and 1,000,000,000 s (11,574 days), not at -1 s"),
+        (Duration(seconds=5, nanos=-1), "its nanos lie between 0 and 999,999,999, not at -1"),
+        (Duration(nanos=1_000_000_000), "not at 1,000,000,000"),
+    ],
+)
+def test_the_limits_of_a_time_are_told_in_figures_that_can_be_read(given: Duration, told: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as refused:
+        convert.freshness(GetRequest(options=ReadOptions(max_stale=given)))
+    assert str(refused.value).endswith(told)
+    assert refused.value.field == "options.max_stale"
 
 
 async def test_the_root_cannot_be_made_or_deleted(client: Stubs) -> None:

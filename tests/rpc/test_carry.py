@@ -182,7 +182,8 @@ async def test_an_error_ends_its_own_hold_only(client: Stubs, stock_client: Kazo
         "HOLD_LOST",
     ]
     assert refused[2].failure.metadata["path"] == "/there"
-    assert refused[4].failure.field == "permits"
+    assert refused[3].failure.field == "steps[2].acquire.path"
+    assert refused[4].failure.field == "steps[3].acquire.permits"
     await carrier.until(1, HOLD_STATE_HELD)
 
 
@@ -193,9 +194,12 @@ async def test_a_step_without_sense_is_refused_alone(client: Stubs) -> None:
     await carrier.until(7, HOLD_STATE_HELD)
     await carrier.ask(CarryStep(tag=1), CarryStep(tag=7, acquire=AcquireRequest(path="/other")), CarryStep(tag=7))
     nothing = await carrier.ended(1)
-    assert (nothing.failure.reason, nothing.failure.field) == ("INVALID_ARGUMENT", "steps.step")
+    assert (nothing.failure.reason, nothing.failure.field) == ("INVALID_ARGUMENT", "steps[0].step")
     refused = [await carrier.next(7), await carrier.next(7)]
-    assert [(each.failure.field, each.ended) for each in refused] == [("steps.tag", False), ("steps.step", False)]
+    assert [(each.failure.field, each.ended) for each in refused] == [
+        ("steps[1].tag", False),
+        ("steps[2].step", False),
+    ]
     await carrier.release(7)
     assert (await carrier.ended(7)).update.state == HOLD_STATE_RELEASED
 

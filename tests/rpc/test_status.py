@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
+from pathlib import Path
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+import zkside
 from zkside import errors
 from zkside.errors import InvalidArgument, NoNode, SessionSuspended, ZksideError
 from zkside.rpc import convert, status
@@ -86,6 +89,35 @@ def test_a_defect_leaks_nothing_but_an_incident_that_the_log_explains(caplog: py
     assert "secret" not in made.message
     assert info.metadata["incident"] in caplog.text
     assert "KeyError: 'the secret'" in caplog.text
+
+
+def test_every_quota_says_which_limit_it_is() -> None:
+    package = Path(zkside.__file__).parent
+    calls = [
+        (source, node)
+        for source in package.rglob("*.py")
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("Quota", "Busy")
+    ]
+    assert len(calls) > 10
+    unnamed = [
+        f"{source}:{node.lineno}" for source, node in calls if "limit" not in {each.arg for each in node.keywords}
+    ]
+    assert unnamed == []
+
+
+def test_metadata_that_had_to_be_cut_is_named() -> None:
+    """O1: no program takes the beginning of a path for a path."""
+    path = "/" + "x" * 1000
+    made = status.of(NoNode(f"{path}: no such node", path=path, short="1"))
+    _, info = unpacked(made)
+    assert (info.metadata["truncated"], info.metadata["short"]) == ("path", "1")
+    assert info.metadata["path"] == path[:299] + "…"
+    assert made.message.endswith("x: no such node"), "what is wrong stands behind the path"
+    _, info = unpacked(status.of(NoNode("many", **{f"key{number}": "x" for number in range(10)})))
+    assert info.metadata["truncated"] == "key8,key9"
+    _, info = unpacked(status.of(NoNode("whole", path=path[:300])))
+    assert "truncated" not in info.metadata
 
 
 def test_a_status_stays_within_what_clients_take_as_headers() -> None:

@@ -74,6 +74,7 @@ async def test_what_waits_is_bounded_in_bytes_too(connect: Connect, proxy: Proxy
     await asyncio.sleep(0)
     refused = [future for future in futures if future.done()]
     assert {type(future.exception()) for future in refused} == {errors.Quota}
+    assert {future.exception().metadata["limit"] for future in refused} == {"max_queued_size"}
     assert 3 <= len(refused) <= 5
     await asyncio.to_thread(proxy.heal)
     assert set(await settled([future for future in futures if future not in refused])) == {None}

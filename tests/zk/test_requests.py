@@ -41,6 +41,12 @@ class Wire:
         self.requests.answer(struct.pack("!iqi", xid, xid, 0), xid, xid, 0)
 
 
+def quota_of(future: asyncio.Future[Reply[None]]) -> Quota:
+    error = future.exception()
+    assert isinstance(error, Quota)
+    return error
+
+
 async def turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
@@ -149,6 +155,7 @@ async def test_what_yields_leaves_room_for_the_sessions_own() -> None:
     refused = [each for each in theirs if each.done()]
     assert refused
     assert all(isinstance(each.exception(), Quota) for each in refused)
+    assert [error.metadata for error in map(quota_of, refused)] == [{"limit": "max_queued"}] * len(refused)
     wire.ask()
     await turns(1)
     assert wire.writes[1:] == [[10]]

@@ -65,8 +65,8 @@ def watches(invocation: Invocation) -> None:
             else:
                 kind = "recursive" if info.recursive else "node"
                 output.line(
-                    f"{kind:<9} {info.path}  {info.subscribers} subscribers, {info.cached_nodes} nodes"
-                    + ("  stale" if info.stale else "")
+                    f"{kind:<9} {info.path}  {output.count(info.subscribers, 'subscriber')}, "
+                    f"{output.count(info.cached_nodes, 'node')}" + ("  stale" if info.stale else "")
                 )
 
     invocation.run(flow)

@@ -60,6 +60,8 @@ class Child:
         self._ended: asyncio.Future[Ended] | None = None
         self.told = asyncio.Event()
         """Set when the command was told to end, or killed, for the sake of the hold."""
+        self.killed = asyncio.Event()
+        """Set when it was killed for that; first or after it was told."""
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +84,7 @@ class Child:
         loop = asyncio.get_running_loop()
         ended = self._ended = loop.create_future()
         self.told.clear()
+        self.killed.clear()
         loop.add_reader(self._line, self._read)
         try:
             self._say(run=variables, release=release, tell_ns=deadlines.tell_ns, kill_ns=deadlines.kill_ns)
@@ -130,6 +133,8 @@ class Child:
             missing = message["failed"] in (errno.ENOENT, errno.ENOTDIR)
             self._end(Ended(exits.NO_COMMAND if missing else exits.CANNOT_RUN, message["why"]))
         elif "told" in message or "killed" in message:
+            if "killed" in message:
+                self.killed.set()
             self.told.set()
         elif "stopped" in message:
             # As its shell expects of the job. It goes on with us, or is killed meanwhile at its deadline.

@@ -33,7 +33,11 @@ def check(invocation: Invocation, config_file: Path | None, **options: Any) -> N
         if invocation.is_json:
             output.json_line({"valid": True, "origins": dict(reading.origins)})
         else:
-            output.line(f"valid; {len(reading.origins)} keys are not at their default")
+            count = len(reading.origins)
+            said = (
+                f"{output.count(count, 'key')} {'is' if count == 1 else 'are'} not at " if count else "every key is at "
+            )
+            output.line(f"valid; {said}{'their' if count > 1 else 'its'} default")
 
     invocation.end(body)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,24 +29,35 @@ def parameter_of(name: str) -> str:
 
 def daemon_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--config` and one flag for each key; secrets are given by file, never on the command line."""
-    for key in reversed(KEYS.values()):
-        function = _option(key)(function)
-    return CONFIG_OPTION(function)
+    return daemon_options_but(())(function)
 
 
-def _option(key: Key) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def daemon_options_but(refused: Collection[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add them; the flags of these keys are taken, but not shown, so that the command can say why it refuses them."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        for key in reversed(KEYS.values()):
+            function = _option(key, hidden=key.name in refused)(function)
+        return CONFIG_OPTION(function)
+
+    return declare
+
+
+def _option(key: Key, *, hidden: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     if key.is_secret:
         return click.option(
             f"{key.flag}-file",
             parameter_of(key.name) + "_file",
             default=None,
             metavar="FILE",
+            hidden=hidden,
             help=f"{key.help} Read from this file.",
         )
     return click.option(
         key.flag,
         parameter_of(key.name),
         default=None,
+        hidden=hidden,
         metavar=key.kind.accepts.upper() if len(key.kind.accepts) < 12 else "VALUE",
         help=f"{key.help} ({key.kind.accepts}; default {key.kind.show(key.default)})",
     )

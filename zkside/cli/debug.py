@@ -54,7 +54,7 @@ def bundle(invocation: Invocation, file: Path | None) -> None:
         if invocation.is_json:
             output.json_line({"file": str(into), "missing": {part.file: part.missing for part in missing}})
         else:
-            output.line(f"{into}: {len(made.files)} files")
+            output.line(f"{into}: {output.count(len(made.files), 'file')}")
             for part in missing:
                 output.line(f"missing   {part.file:<16} {part.missing}")
         return exits.ERROR if missing else exits.OK

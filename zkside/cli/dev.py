@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from zkside.cli.daemon_options import daemon_options, parameter_of, read_configuration
+from zkside.cli.daemon_options import daemon_options_but, parameter_of, read_configuration
 from zkside.cli.invocation import Invocation, pass_invocation
 from zkside.errors import StartError
 
@@ -39,7 +39,7 @@ class Ensemble(NamedTuple):
 @click.option("--memory", is_flag=True, help="No ZooKeeper: keep everything in this process's memory.")
 @click.option("--zookeeper", metavar="VERSION", help="This release, fetched with Maven if it is not installed.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep ZooKeeper's data here.")
-@daemon_options
+@daemon_options_but((HOSTS,))
 @pass_invocation
 def dev(
     invocation: Invocation,

@@ -19,7 +19,7 @@ from zkside import __version__
 from zkside.cli import exits, output
 from zkside.cli.invocation import Invocation, pass_invocation
 from zkside.cli.status import last_error_text, lease_text
-from zkside.errors import ZksideError
+from zkside.errors import DeadlineExceeded, ZksideError
 
 if TYPE_CHECKING:
     from zkside.client import Client, Session
@@ -178,6 +178,10 @@ async def _sync(client: Client) -> Finding:
     started_s = time.monotonic()
     try:
         zxid = await client.sync()
+    except DeadlineExceeded:
+        waited_s = time.monotonic() - started_s
+        told = f"no answer to a sync in {waited_s:.0f} s: the daemon is there, and waits for ZooKeeper"
+        return Finding("zookeeper", Level.FAIL, told, "is a server stopped, or out of its quorum? look at the ensemble")
     except ZksideError as error:
         return Finding("zookeeper", Level.FAIL, f"no answer to a sync: {error}", "look at the ensemble's leader")
     took_s = time.monotonic() - started_s

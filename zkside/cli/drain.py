@@ -56,7 +56,8 @@ def drain(invocation: Invocation, within_s: float) -> None:
             fields = {"ended_streams": answer.ended_streams, "released_holds": answer.released_holds}
             output.json_line({**fields, **output.header_fields(answer.header)})
         else:
-            output.line(f"drained: {answer.ended_streams} streams ended, {answer.released_holds} holds released")
+            streams, holds = output.count(answer.ended_streams, "stream"), output.count(answer.released_holds, "hold")
+            output.line(f"drained: {streams} ended, {holds} released")
 
     invocation.run(flow)
 
@@ -67,7 +68,7 @@ async def _show(client: Client) -> None:
     while True:
         with contextlib.suppress(ZksideError):
             status = await client.admin.status()
-            left = f"{status.holds} holds, {status.streams} streams left"
+            left = f"{output.count(status.holds, 'hold')}, {output.count(status.streams, 'stream')} left"
             if left != told and (status.holds or status.streams):
                 told = left
                 print(f"zkside: draining, {left}", file=sys.stderr, flush=True)

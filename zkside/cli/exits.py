@@ -23,7 +23,10 @@ CANNOT_START = 14
 NOT_GRANTED = 15
 CANNOT_RUN = 126
 NO_COMMAND = 127
+HUNG_UP = 129
 INTERRUPTED = 130
+QUIT = 131
+TERMINATED = 143
 
 MEANINGS = {
     OK: "done",
@@ -41,10 +44,13 @@ MEANINGS = {
     TOO_LARGE: "larger than ZooKeeper or the daemon takes; nothing was sent",
     NOT_SUPPORTED: "the ZooKeeper server, or the daemon, cannot do this",
     CANNOT_START: "the daemon, or the private ZooKeeper, cannot start; or the configuration cannot be used",
-    NOT_GRANTED: "not granted in time (`--timeout`, `-n`); nothing is left in the queue",
+    NOT_GRANTED: "not to be had in time (`--timeout`, `-n`): another has it, or a node of that name; nothing is left",
     CANNOT_RUN: "`lock`, `elect`, `join`: the command cannot be run",
     NO_COMMAND: "`lock`, `elect`, `join`: there is no such command",
-    INTERRUPTED: "interrupted by Ctrl-C",
+    HUNG_UP: "ended by SIGHUP while it waited to hold something",
+    INTERRUPTED: "interrupted by Ctrl-C (SIGINT)",
+    QUIT: "ended by SIGQUIT while it waited to hold something",
+    TERMINATED: "ended by SIGTERM while it waited to hold something",
 }
 
 CODES: tuple[tuple[type[ZksideError], int], ...] = (

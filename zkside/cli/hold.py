@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from zkside.cli import exits
 from zkside.cli.arguments import ACL, DURATION, PATH, data_argument
-from zkside.cli.holding import show_hold
+from zkside.cli.holding import Holder
 from zkside.cli.invocation import Invocation, pass_invocation
 from zkside.cli.node import FILE
+from zkside.cli.terms import Terms
 
 if TYPE_CHECKING:
-    from zkside.client import Acl, Client, HoldStatus
+    from collections.abc import Callable
+
+    from zkside.client import Acl, Client, Held, HoldStatus
 
 
 @click.command()
@@ -56,61 +55,27 @@ def hold(
 ) -> None:
     """Hold an ephemeral node until Ctrl-C or SIGTERM; it is deleted then, and when this process dies.
 
-    Prints its path and fencing token, then every change of its state. Ends with exit code 11 if it is lost.
+    Prints its path and fencing token, then every change of its state. Ends with exit code 11 if it is lost, and, if a
+    signal comes while it waits (--on-exists), with 128 and the signal's number.
     """
     if wait_timeout_s is not None and on_exists == "fail":
         raise click.UsageError("--timeout goes with --on-exists wait or replace")
     value = data_argument(data, file)
 
-    async def flow(client: Client) -> int:
+    def make(client: Client, on_update: Callable[[HoldStatus], None]) -> Held:
         from zkside.client import OnExists
 
-        told: list[tuple[object, ...]] = []
+        return client.hold_ephemeral(
+            path,
+            value,
+            sequential=sequential,
+            make_parents=parents,
+            recreate=recreate,
+            on_exists=OnExists[on_exists.upper()],
+            wait_timeout_s=wait_timeout_s,
+            on_update=on_update,
+            **terms.of_hold,
+        )
 
-        def on_update(status: HoldStatus) -> None:
-            # Updates also come with each proof of the lease; only what a reader would see is printed.
-            seen = (status.state, status.path, status.fencing_token)
-            if told[-1:] != [seen]:
-                told[:] = [seen]
-                show_hold(invocation, status)
-
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        async with (
-            client.hold_ephemeral(
-                path,
-                value,
-                sequential=sequential,
-                acl=acl,
-                make_parents=parents,
-                recreate=recreate,
-                on_exists=OnExists[on_exists.upper()],
-                wait_timeout_s=wait_timeout_s,
-                reconnect_grace_s=grace,
-                on_update=on_update,
-            ) as held,
-            asyncio.TaskGroup() as group,
-        ):
-            waits = [group.create_task(_lost(held.lost)), group.create_task(_set(stop))]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-        if held.lost.is_set():
-            print(f"zkside: the hold was lost: {held.lost.reason}", file=sys.stderr)
-            return exits.LOST
-        return exits.OK
-
-    invocation.run(flow)
-
-
-async def _lost(lost: object) -> None:
-    from zkside.client import Loss
-
-    assert isinstance(lost, Loss)
-    await lost
-
-
-async def _set(event: asyncio.Event) -> None:
-    await event.wait()
+    terms = Terms(command=(), grace_s=grace or None, kill_after_s=0.0, wait_for_ready=False, acl=acl)
+    Holder(invocation, terms, leased=False).run(make)

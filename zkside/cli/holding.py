@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zkside.cli import exits, output
+from zkside.cli import exits, output, why
 from zkside.cli.child import Child
 from zkside.cli.deadline import Deadlines, boottime_ns, deadlines
 from zkside.cli.invocation import Invocation
@@ -104,7 +104,7 @@ class Holder:
                 return await self._run(client, held, self.child)
             await self._first(held.lost.wait())
         if held.lost.is_set():
-            self._say(f"the hold was lost: {held.lost.reason}")
+            self._say(f"{held.path} is lost: {why.told(held.lost.reason)}", reason=held.lost.reason)
             return exits.LOST
         return exits.OK
 
@@ -142,9 +142,11 @@ class Holder:
         if ended.why:
             self._say(f"{child.command[0]}: {ended.why}")
         if ended.left:
-            self._say(f"{child.command[0]} left {_processes(ended.left)} behind: ended, as the hold is")
+            left = output.count(ended.left, "process")
+            self._say(f"{child.command[0]} left {left} behind: ended, as the hold is")
         if ended.out_of_reach:
-            self._say(f"{_processes(ended.out_of_reach)} of {child.command[0]} could not be ended: another user's")
+            left = output.count(ended.out_of_reach, "process")
+            self._say(f"{left} of {child.command[0]} could not be ended: another user's")
         return exits.LOST if ended.was_told else ended.status
 
     def _deadlines(self, held: Held) -> Deadlines:
@@ -179,13 +181,27 @@ class Holder:
             child.keep(Deadlines(kill_ns=_NOW))
 
     async def _tell_of_end(self, held: Held, child: Child) -> None:
+        """Say why the command is ended, and how: SIGTERM, SIGKILL, or the one after the other."""
         await child.told.wait()
-        why = "REVOKE_REQUESTED" if held.revoke_requested.is_set() else held.lost.reason or held.status.reason
-        self._say(f"{held.path} is no longer safe to rely on ({why}): the command was told to end")
+        name = child.command[0]
+        if not child.is_guarded:
+            self._say(f"the process between zkside and {name} is gone: {name} was killed, and {held.path} is let go")
+            return
+        reason, words = why.of(held)
+        unsafe = f"{held.path} is no longer safe to rely on: {words}"
+        if not child.pid:
+            self._say(f"{unsafe}; {name} was not begun", reason=reason)
+        elif child.killed.is_set():
+            self._say(f"{unsafe}; {name} was killed at once (SIGKILL)", reason=reason)
+        else:
+            self._say(f"{unsafe}; {name} was told to end (SIGTERM)", reason=reason)
+            await child.killed.wait()
+            self._say(f"{name} had not ended in time, and was killed (SIGKILL)", reason=reason)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, reason: str = "") -> None:
         if self.invocation.is_json:
-            print(json.dumps({"message": text}), file=sys.stderr, flush=True)
+            fields = {"message": text, "reason": reason} if reason else {"message": text}
+            print(json.dumps(fields), file=sys.stderr, flush=True)
         else:
             print(f"zkside: {text}", file=sys.stderr, flush=True)
 
@@ -201,10 +217,6 @@ class Holder:
         elif self.invocation.is_json:
             # Standard output is the command's.
             print(json.dumps(output.hold_fields(status), ensure_ascii=False), file=sys.stderr, flush=True)
-
-
-def _processes(count: int) -> str:
-    return f"{count} process{'es' if count > 1 else ''}"
 
 
 def own_name() -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from zkside.cli import exits
+from zkside.cli.manual import page_of
 from zkside.cli.output import Format, show_error
-from zkside.errors import ZksideError
+from zkside.errors import DeadlineExceeded, ZksideError
 
 if TYPE_CHECKING:
     from zkside.client import Client
@@ -54,15 +55,26 @@ class Invocation:
                 timeout_s=self.timeout_s,
                 consistency=Consistency[self.consistency.upper()],
             ) as client:
-                return await flow(client)
+                try:
+                    return await flow(client)
+                except DeadlineExceeded as error:
+                    from zkside.cli.late import explained
+
+                    raise await explained(client, error) from None
 
         self.end(lambda: asyncio.run(with_client()))
 
     def end(self, body: Callable[[], int | None]) -> NoReturn:
-        """Run the body and exit: errors become a message and their code, never a traceback."""
+        """Run the body and exit: errors become a message and their code, never a traceback.
+
+        A code that the command's help does not name becomes ERROR, which says that the message tells what happened.
+        """
+        page = page_of(click.get_current_context(silent=True))
         code: int | None
+        is_commands_own = False
         try:
             code = body()
+            is_commands_own = page is not None and page.passes_on
             sys.stdout.flush()
         except ZksideError as error:
             show_error(error, self.output)
@@ -74,7 +86,8 @@ class Invocation:
             # the interpreter, which flushes once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = exits.OK
-        sys.exit(code or exits.OK)
+        code = code or exits.OK
+        sys.exit(code if page is None or is_commands_own or code in page.statuses else exits.ERROR)
 
 
 def pass_invocation(function: F) -> F:

@@ -13,15 +13,15 @@ import click
 from zkside.cli import exits
 from zkside.cli.global_options import GLOBAL_OPTIONS
 
-CALL = (exits.OK, exits.ERROR, exits.USAGE, exits.DENIED, exits.UNAVAILABLE, exits.TIMEOUT)
+LOCAL = (exits.OK, exits.ERROR, exits.USAGE)
+CALL = (*LOCAL, exits.DENIED, exits.UNAVAILABLE, exits.TIMEOUT, exits.NOT_SUPPORTED, exits.INTERRUPTED)
 """Of whatever calls a daemon."""
-READ = (*CALL, exits.NOT_FOUND)
-WRITE = (*CALL, exits.OUTCOME_UNKNOWN, exits.LOST, exits.TOO_LARGE, exits.NOT_SUPPORTED)
-FOLLOW = (*CALL, exits.LOST, exits.INTERRUPTED)
-HOLD = (*FOLLOW, exits.TOO_LARGE, exits.NOT_SUPPORTED)
-RUN = (*HOLD, exits.NOT_GRANTED, exits.CANNOT_RUN, exits.NO_COMMAND)
-LOCAL = (exits.OK, exits.USAGE)
-DAEMON = (exits.OK, exits.ERROR, exits.USAGE, exits.CANNOT_START)
+READ = (*CALL, exits.NOT_FOUND, exits.LOST, exits.TOO_LARGE)
+WRITE = (*CALL, exits.OUTCOME_UNKNOWN, exits.LOST, exits.TOO_LARGE)
+FOLLOW = (*CALL, exits.LOST, exits.TOO_LARGE)
+HOLD = (*WRITE, exits.REFUSED, exits.NOT_GRANTED, exits.HUNG_UP, exits.QUIT, exits.TERMINATED)
+RUN = (*HOLD, exits.CANNOT_RUN, exits.NO_COMMAND)
+DAEMON = (*LOCAL, exits.CANNOT_START, exits.INTERRUPTED)
 
 CLIENT_VARIABLES = tuple(str(settings["envvar"]) for _, settings in GLOBAL_OPTIONS.values() if "envvar" in settings)
 CHILD_VARIABLES = ("ZKSIDE_PATH", "ZKSIDE_FENCING_TOKEN", "ZKSIDE_HOLD_ID")
@@ -49,8 +49,8 @@ def _page(statuses: tuple[int, ...], *examples: tuple[str, str], environment: st
     return Page(statuses, environment, examples)
 
 
-def _runs(*examples: tuple[str, str]) -> Page:
-    return Page(RUN, OF_CHILD, examples, passes_on=True)
+def _runs(*examples: tuple[str, str], more: tuple[int, ...] = ()) -> Page:
+    return Page((*RUN, *more), OF_CHILD, examples, passes_on=True)
 
 
 PAGES: dict[str, Page] = {
@@ -62,7 +62,7 @@ PAGES: dict[str, Page] = {
         environment=OF_DAEMON,
     ),
     "dev": _page(
-        (*DAEMON, exits.INTERRUPTED),
+        DAEMON,
         ("zkside dev", "a private ZooKeeper and a daemon on it"),
         ("zkside dev --memory", "without Java"),
         ("zkside -a 127.0.0.1:7222 dev --data ./zookeeper", "at another address, and kept for the next time"),
@@ -151,7 +151,7 @@ PAGES: dict[str, Page] = {
     "ls": _page(READ, ("zkside ls /app", "the children"), ("zkside ls -lR /app", "all below, with their Stats")),
     "tree": _page(READ, ("zkside tree /app --data", "with data"), ("zkside tree / -d 2", "two levels")),
     "watch": _page(
-        (*FOLLOW, exits.NOT_FOUND, exits.TOO_LARGE),
+        (*FOLLOW, exits.NOT_FOUND),
         ("zkside watch /app/config/limit", "a node: what it is, then what it becomes"),
         ("zkside -o json watch -R /app", "a subtree, for programs"),
         ("zkside watch --events --kind children --one-shot /app", "as ZooKeeper's own getChildren watch"),
@@ -167,7 +167,7 @@ PAGES: dict[str, Page] = {
         ("zkside acl set /app world:anyone:r auth::cdrwa", "everybody reads, we do all"),
     ),
     "hold": _page(
-        (*HOLD, exits.EXISTS),
+        (*HOLD, exits.NOT_FOUND, exits.EXISTS),
         ("zkside hold -p /members/me here", "an ephemeral node, until Ctrl-C"),
         ("zkside hold /members/me --recreate", "again in a new session, after a loss"),
     ),
@@ -184,6 +184,7 @@ PAGES: dict[str, Page] = {
     "join": _runs(
         ("zkside join /services/web -- server.sh", "a member while it runs"),
         ("zkside join /services/web --id web-1 --data 10.0.0.1:80 -- server.sh", "with a name and an address"),
+        more=(exits.EXISTS,),
     ),
     "who": _page(READ, ("zkside who /locks/backup", "who holds it, and who waits")),
     "observe": _page(
@@ -205,6 +206,15 @@ PAGES: dict[str, Page] = {
     "protos": _page(LOCAL, ('protoc -I "$(zkside protos)" --go_out=. zkside/v1/lock.proto', "stubs"), environment=""),
     "completion": _page(LOCAL, ('eval "$(zkside completion bash)"', "in ~/.bashrc"), environment=""),
 }
+
+
+def page_of(context: click.Context | None) -> Page | None:
+    """Of the command that runs in this context."""
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return PAGES.get(" ".join(names))
 
 
 def write_into(command: click.Command, name: str) -> None:

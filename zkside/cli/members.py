@@ -54,15 +54,15 @@ def members(
         from zkside.client import ShrinkGuard
 
         guard = None if min_kept is None else ShrinkGuard(min_kept=min_kept)
-        left, is_first = count, True
+        left, is_first, was_stale = count, True, False
         async with client.watch_group(group, shrink_guard=guard, wait_for_ready=wait) as reading:
             async for view in reading:
                 if invocation.is_json:
                     output.json_line(_fields(view))
                 else:
-                    for line in _lines(view, is_first=is_first):
+                    for line in _lines(view, is_first=is_first, was_stale=was_stale):
                         output.line(line)
-                is_first = False
+                is_first, was_stale = False, view.stale
                 left = None if left is None else left - 1
                 if left == 0:
                     return
@@ -92,10 +92,13 @@ def _fields(view: GroupView) -> dict[str, object]:
     }
 
 
-def _lines(view: GroupView, *, is_first: bool) -> Iterator[str]:
-    stale = ", stale" if view.stale else ""
+def _lines(view: GroupView, *, is_first: bool, was_stale: bool) -> Iterator[str]:
     if is_first:
-        yield f"MEMBERS  {len(view)}{stale}"
+        yield f"MEMBERS  {len(view)}"
+    if view.stale and not was_stale:
+        yield "STALE    ZooKeeper cannot be reached: others may have come or gone since"
+    elif was_stale and not view.stale:
+        yield "CURRENT  again"
     for word, changed in (("JOINED", view.joined), ("LEFT", view.left), ("CHANGED", view.changed)):
         for member in changed:
             yield f"{word:<8} {_text(member)}"

@@ -163,6 +163,6 @@ def delete(invocation: Invocation, path: str, recursive: bool, version: int | No
         if invocation.is_json:
             output.json_line({"path": path, "deleted": answer.deleted, **output.header_fields(answer.header)})
         elif recursive:
-            output.line(f"{answer.deleted} nodes deleted")
+            output.line(f"{output.count(answer.deleted, 'node')} deleted")
 
     invocation.run(flow)

@@ -137,6 +137,12 @@ def member_fields(member: Member) -> dict[str, object]:
     return {"member_id": member.member_id, **data_fields(member.data), "fencing_token": member.fencing_token, **service}
 
 
+def count(number: int, noun: str) -> str:
+    """'1 node', '2 nodes', '0 processes'."""
+    plural = "es" if noun.endswith(("s", "ch", "sh", "x")) else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
 def short(data: bytes) -> str:
     """The beginning of data, on one line."""
     shown = text_of(data[:201]).replace("\n", "\\n")

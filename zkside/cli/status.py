@@ -66,7 +66,7 @@ def status(invocation: Invocation) -> None:
             "holds": str(answer.holds),
             "streams": str(answer.streams),
             "watches": f"{answer.server_watches} on the server",
-            "cache": f"{answer.cached_nodes} nodes, {answer.cached_bytes} bytes",
+            "cache": f"{output.count(answer.cached_nodes, 'node')}, {output.count(answer.cached_bytes, 'byte')}",
         }
         for name, text in rows.items():
             output.line(f"{name:<10} {text}")

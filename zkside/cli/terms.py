@@ -52,7 +52,8 @@ _COMMON = (
         type=DURATION,
         default="10s",
         show_default=True,
-        help="SIGKILL so long after SIGTERM; sooner if the lease ends.",
+        help="SIGKILL so long after zkside's own SIGTERM, to a command whose hold is in danger or to what a command "
+        "left behind; sooner if the lease ends. A SIGTERM that you send is passed on, and no SIGKILL follows.",
     ),
     click.option("--wait", "wait_for_ready", is_flag=True, help="Wait for a daemon that is not there yet."),
     click.option("--acl", type=ACL, multiple=True, help="scheme:id:permissions, repeatable."),

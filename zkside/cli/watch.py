@@ -13,7 +13,7 @@ from zkside.cli.arguments import DURATION, PATH
 from zkside.cli.invocation import Invocation, pass_invocation
 
 if TYPE_CHECKING:
-    from zkside.client import Client, Gap, WatchedEvent, WatchEvent
+    from zkside.client import Client, Gap, Header, Snapshot, WatchedEvent, WatchEvent
 
 
 @click.command()
@@ -66,12 +66,12 @@ def watch(
         from zkside.client import Scope
 
         wanted = Scope.SUBTREE if recursive else Scope[scope.upper()]
-        left = count
+        left, currency = count, Currency()
         async with client.watch(
             *paths, scope=wanted, with_data=not no_data, bookmarks=bookmarks, wait_for_ready=wait
         ) as watching:
             async for event in watching:
-                for fields, text in _told(event):
+                for fields, text in _told(event, currency):
                     if invocation.is_json:
                         output.json_line(fields)
                     else:
@@ -108,7 +108,23 @@ def watch(
     invocation.run(flow)
 
 
-def _told(event: WatchEvent) -> Iterator[tuple[dict[str, object], str]]:
+class Currency:
+    """What a stream has told of how current it is; so each line can say what has changed."""
+
+    def __init__(self) -> None:
+        self._is_stale = False
+
+    def told(self, header: Header) -> str:
+        """What is new about it with this header: the end of a line."""
+        was_stale, self._is_stale = self._is_stale, header.stale
+        if not header.stale:
+            return "  current again: nothing is missing" if was_stale else ""
+        if was_stale:
+            return f"  still stale, {header.age_s:.1f} s old"
+        return "  stale from here on: newer states follow as soon as they can be read"
+
+
+def _told(event: WatchEvent, currency: Currency) -> Iterator[tuple[dict[str, object], str]]:
     """An event as JSON fields and as a line; several for a cut, so that each line is one change."""
     from zkside.client import Bookmark, Changes, SessionChanged, Snapshot
 
@@ -118,7 +134,7 @@ def _told(event: WatchEvent) -> Iterator[tuple[dict[str, object], str]]:
         fields = {"event": "SNAPSHOT", "path": event.target.path, "reason": event.reason.name, "nodes": nodes}
         if event.unreadable:
             fields["unreadable"] = sorted(event.unreadable)
-        yield {**fields, **header}, _snapshot_text(event)
+        yield {**fields, **header}, _snapshot_text(event, currency.told(event.header))
     elif isinstance(event, Changes):
         for number, change in enumerate(event.changes):
             found = {} if change.node is None else output.node_fields(change.node)
@@ -129,20 +145,20 @@ def _told(event: WatchEvent) -> Iterator[tuple[dict[str, object], str]]:
     elif isinstance(event, SessionChanged):
         session = event.session
         reason = f" ({session.reason})" if session.reason else ""
-        text = f"SESSION   {session.state.name} epoch={session.epoch}{reason}"
+        text = f"SESSION   {session.state.name} epoch={session.epoch}{reason}{currency.told(event.header)}"
         yield {"event": "SESSION", "session": output.session_fields(session), **header}, text
     elif isinstance(event, Bookmark):
         yield {"event": "BOOKMARK", **header}, f"BOOKMARK  zxid={event.zxid:#x}"
 
 
-def _snapshot_text(event: object) -> str:
-    from zkside.client import Snapshot
-
-    assert isinstance(event, Snapshot)
+def _snapshot_text(event: Snapshot, currency: str) -> str:
     reason = "" if event.reason.name == "INITIAL" else f" {event.reason.name}"
     if not event.nodes and not event.unreadable:
-        return f"SNAPSHOT  {event.target.path}  zxid={event.zxid:#x}{reason}  absent"
-    lines = [f"SNAPSHOT  {event.target.path}  zxid={event.zxid:#x}{reason}  {len(event.nodes)} nodes"]
+        return f"SNAPSHOT  {event.target.path}  zxid={event.zxid:#x}{reason}  absent{currency}"
+    lines = [
+        f"SNAPSHOT  {event.target.path}  zxid={event.zxid:#x}{reason}  {output.count(len(event.nodes), 'node')}"
+        + currency
+    ]
     lines += [f"          {path}{_short(node.data)}" for path, node in event.nodes.items()]
     lines += [f"          {path}  may not be read" for path in sorted(event.unreadable)]
     return "\n".join(lines)
@@ -156,7 +172,7 @@ def _told_event(event: WatchedEvent | Gap) -> tuple[dict[str, object], str]:
     from zkside.client import Gap
 
     if isinstance(event, Gap):
-        dropped = f", {event.dropped} events" if event.dropped else ""
+        dropped = f", {output.count(event.dropped, 'event')}" if event.dropped else ""
         fields: dict[str, object] = {"event": "GAP", "reason": event.reason.name, "dropped": event.dropped}
         return fields, f"GAP {event.reason.name}{dropped}: read again what you rely on"
     fields = {"event": event.type.name, "state": event.state.name, "path": event.path, "zxid": event.zxid}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,8 +13,8 @@ import grpc
 import grpc.aio
 
 from zkside.client import fault
-from zkside.errors import TooLarge, ZksideError
-from zkside.pb import carry_pb2, hold_pb2
+from zkside.errors import BadRequest, TooLarge, ZksideError
+from zkside.pb import carry_pb2, common_pb2, hold_pb2
 from zkside.pb.carry_pb2_grpc import CarryServiceStub
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[carry_pb2.CarryRequest, carry_pb2.CarryResponse]"
@@ -68,7 +69,7 @@ class Carried:
     def hear(self, told: carry_pb2.CarriedUpdate) -> None:
         if told.HasField("update"):
             self._updates.append(told.update)
-        failure = fault.of_failure(told.failure) if told.HasField("failure") else None
+        failure = _of_step(told.failure) if told.HasField("failure") else None
         if told.ended:
             self.end(failure)
         elif failure is not None and not self._answered.done():
@@ -86,6 +87,14 @@ class Carried:
                 self._answered.set_exception(failure)
         # Nobody may have asked.
         self._answered.exception()
+
+
+def _of_step(failure: common_pb2.Failure) -> ZksideError:
+    """The error of one step, whose field is named as its caller knows it: `path`, not `steps[3].acquire.path`."""
+    error = fault.of_failure(failure)
+    if isinstance(error, BadRequest):
+        error.field = re.sub(r"^steps\[\d+\]\.(\w+\.)?", "", error.field)
+    return error
 
 
 class _Stream:

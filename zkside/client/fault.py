@@ -126,6 +126,8 @@ def of_rpc(error: grpc.aio.AioRpcError, address: str, *, writes: bool = False) -
 
 
 def _advice(address: str, details: str) -> str:
+    if "before receiving SETTINGS frame" in details:
+        return "something listens there and says nothing: it hangs or is stopped, or is no zkside"
     if not address.startswith("unix:") and details.startswith("failed to connect"):
         for sign, advice in _TLS_ADVICE:
             if sign in details:

@@ -27,6 +27,8 @@ LAST_WORD_S = 1.0
 WHY_S = 0.25
 """How long a hold whose lease is over waits for the daemon's word of the reason. It is not held meanwhile."""
 
+_QUEUES = ("acquire", "campaign")
+"""The steps of CarryStep that queue for a turn; the others wait for another's node to go."""
 _OWNED = (HoldState.HELD, HoldState.JEOPARDY)
 _ENDED = (HoldState.RELEASED, HoldState.LOST)
 _MADE_AGAIN = ("SESSION_LOST", "DRAINED", "HOLD_LOST", "LEASE_OVER")
@@ -168,9 +170,16 @@ class Holding:
 
     def _waited(self) -> ZksideError:
         path, limit_s = self._request.path, self._terms.wait_timeout_s
+        is_queue = self._step in _QUEUES
+        if self._step == "join" and self._request.member_id:
+            path = f"{path.rstrip('/')}/{self._request.member_id}"
+        left = "nothing is left in the queue" if is_queue else "no node was made"
         if limit_s is None:
-            return DeadlineExceeded(f"{path} was not granted in time; nothing is left in the queue")
-        return WaitTimeout(f"{path} was not granted in {limit_s:g} s; nothing is left in the queue", path=path)
+            return DeadlineExceeded(f"{path} was not to be had in time; {left}")
+        if not limit_s:
+            return WaitTimeout(f"{path} is another's, and was not to be waited for; {left}", path=path)
+        what = "was not granted in" if is_queue else "was still another's node after"
+        return WaitTimeout(f"{path} {what} {limit_s:g} s; {left}", path=path)
 
     def remember_data(self, data: bytes) -> None:
         """Ask for this data when it has to be asked for anew."""

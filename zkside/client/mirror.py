@@ -69,7 +69,7 @@ class Mirror:
         """The node, or None if it is absent, or not below this mirror's path. Raises NoAuth if it may not be read."""
         node = self._nodes.get(path)
         if node is None and path in self._unreadable:
-            raise NoAuth(f"{path}: its access control list does not allow it", path=path)
+            raise NoAuth.at(path)
         return node
 
     def __getitem__(self, path: str) -> Node:

@@ -85,7 +85,10 @@ class Pipeline:
         if self._ended is not None:
             raise Unavailable(str(self._ended))
         if len(self._futures) >= MAX_UNDER_WAY:
-            raise Quota(f"{MAX_UNDER_WAY} writes of this pipeline are under way; await some of them first")
+            raise Quota(
+                f"{MAX_UNDER_WAY} writes of this pipeline are under way; await some of them first",
+                limit="max_under_way",
+            )
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._futures[self._next_id] = future
         self._unsent.append(node_pb2.PipelineRequest(id=self._next_id, operation=step))

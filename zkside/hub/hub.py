@@ -253,7 +253,7 @@ class Hub:
                 await self.keeper.ready(root)
                 await self._ask_for_the_right(target.path)
                 if target.kind in (WatchKind.DATA, WatchKind.CHILDREN) and self.table.records.get(target.path) is None:
-                    raise NoNode(f"{target.path} does not exist")
+                    raise NoNode.at(target.path)
         except BaseException:
             subscription.close()
             raise

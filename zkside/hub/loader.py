@@ -91,7 +91,10 @@ class Loader:
         """Refuse a root that does not fit. Raises: Quota, if the caches have more than they may have."""
         most = self.settings.max_cached_nodes
         if len(self._table.records) > most:
-            raise Quota(f"the cache holds at most {most} nodes; {root.path} does not fit")
+            raise Quota(
+                f"the caches hold at most {most} nodes (hub.max_cached_nodes); {root.path} does not fit",
+                limit="max_cached_nodes",
+            )
         most = self.settings.max_cached_bytes
         if self._table.bytes > most:
             raise Quota(

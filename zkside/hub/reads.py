@@ -67,7 +67,6 @@ class Listing:
 
 ReadState = Record | None | ZksideError
 """Of GetMany: the node, None if it is absent, NoAuth if it may not be read."""
-MAY_NOT_BE_READ = "its access control list does not allow it"
 
 
 class Reads:
@@ -215,7 +214,7 @@ class Reads:
         if record == UNREADABLE and found is not None:
             if not found.stale:
                 return None
-            raise NoAuth(f"{path}: {MAY_NOT_BE_READ}", path=path)
+            raise NoAuth.at(path)
         if found is not None:
             self.cached += 1
         return found
@@ -237,7 +236,7 @@ class Reads:
         if answer is not None and UNREADABLE in states:
             for number, path in enumerate(wanted):
                 if states[number] == UNREADABLE:
-                    states[number] = NoAuth(f"{path}: {MAY_NOT_BE_READ}", path=path)
+                    states[number] = NoAuth.at(path)
                     if not answer.stale:
                         self.doubt(path)  # so that who asks again hears of it when it may be read
         return answer
@@ -250,12 +249,12 @@ class Reads:
         if record is None:
             if self._judge(root, None, freshness) is None:
                 return None
-            raise NoNode(f"{path} does not exist")
+            raise NoNode.at(path)
         if record == UNREADABLE:
             answer = self._judge(root, None, freshness)
             if answer is None or not answer.stale:
                 return None
-            raise NoAuth(f"{path}: {MAY_NOT_BE_READ}", path=path)
+            raise NoAuth.at(path)
         self.cached += 1
         return self._judge(root, Listing(records.stat(record), self._table.children(path).copy()), freshness)
 
@@ -391,7 +390,7 @@ def _again(wanted: Sequence[str], paths: Sequence[str], answer: Answer[list[Read
 
 def _existing(path: str, answer: Answer[Record | None]) -> Answer[Record]:
     if answer.value is None:
-        raise NoNode(f"{path} does not exist")
+        raise NoNode.at(path)
     return answer  # type: ignore[return-value]
 
 

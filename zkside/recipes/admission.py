@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from zkside.recipes.turnstile import Turnstile
+from zkside.recipes.turnstile import FEW, Turnstile
 
 MOST: Final = 8
-"""So many begin at the same time: enough to keep the way to ZooKeeper busy, and some milliseconds of work."""
+"""So many of a crowd begin at the same time: enough to keep the way to ZooKeeper busy."""
 
 
 CALLER: ContextVar[str] = ContextVar("caller", default="")
@@ -44,11 +44,13 @@ class Admission:
         """Run the block in one of the places. Cancellation: leaves the queue, or the place."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         caller = CALLER.get()
-        self._queues.setdefault(caller, OrderedDict())[place] = None
-        self._turnstile.crowd += 1
-        self._admit()
         try:
-            if not place.done():
+            if not self._queues and not self._turnstile.is_crowded and len(self._places) < FEW:
+                self._places[place] = None
+            else:
+                self._queues.setdefault(caller, OrderedDict())[place] = None
+                self._turnstile.crowd += 1
+                self._admit()
                 await place
             yield
         finally:
@@ -64,7 +66,7 @@ class Admission:
         self._admit()
 
     def _admit(self) -> None:
-        while self._queues and len(self._places) < MOST:
+        while self._queues and len(self._places) < (MOST if self._turnstile.is_crowded else FEW):
             caller, queue = next(iter(self._queues.items()))
             place = next(iter(queue))
             self._leave(caller, place)

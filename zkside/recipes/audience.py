@@ -33,7 +33,7 @@ class Audience:
             self._unread.pop()
         if len(self._unread) >= MAX_UNREAD:
             self.is_overrun = True
-            self.fail(Quota(f"more than {MAX_UNREAD} updates of the hold were left unread"))
+            self.fail(Quota(f"more than {MAX_UNREAD} updates of the hold were left unread", limit="max_unread"))
         else:
             self._unread.append(update)
             self._ends_in_refresh = refresh

@@ -414,7 +414,7 @@ class Writes:
                     elif not isinstance(names, NoNode) and isinstance(names, Exception):
                         raise names
                     elif each == path:
-                        raise NoNode(f"{path} does not exist", path=path)
+                        raise NoNode.at(path)
             level = below
         return levels
 

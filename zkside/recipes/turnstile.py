@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 AT_ONCE: Final = 3
-"""So many go on in one turn of the event loop: some milliseconds of work."""
+"""So many of a crowd go on in one turn of the event loop: a millisecond of work."""
 LONG_S: Final = 0.001
 """What keeps others waiting."""
 PAUSE: Final = 16
@@ -23,7 +23,7 @@ PAUSE: Final = 16
 RECENT_S: Final = 0.1
 """For so long after a call others are taken to call."""
 FEW: Final = 100
-"""For so many there is no pause: their work is soon done."""
+"""So many are no crowd: their work is soon done, and costs least together."""
 
 
 class Turnstile:
@@ -34,10 +34,15 @@ class Turnstile:
         self._waiting: deque[deque[asyncio.Future[None]]] = deque()
         self.crowd = 0
         """So many are to go on, here and in the lines of those who use it; each keeps its own part up to date."""
-        self._left = AT_ONCE
+        self._gone = 0
+        """So many have gone on in this turn."""
         self._is_turning = False
         self._since_s = 0.0
         self._called_s = -RECENT_S
+
+    @property
+    def is_crowded(self) -> bool:
+        return self.crowd > FEW
 
     def called(self) -> None:
         """Take note that gRPC has handed over a call."""
@@ -61,10 +66,12 @@ class Turnstile:
 
     async def through(self) -> None:
         """Go through when it is this one's turn. Cancellation: leaves nothing."""
+        if not self._waiting and not self.is_crowded and self._gone < FEW:
+            self._take_turn()
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.let_through((future,))
-        if not future.done():
-            await future
+        await future
 
     async def rest(self, worked_s: float) -> None:
         """Let others go on, after work that took so long in one piece."""
@@ -74,18 +81,21 @@ class Turnstile:
         return time.monotonic() - self._called_s < RECENT_S
 
     def _go(self) -> None:
-        while self._waiting and self._left:
+        while self._waiting and self._gone < (AT_ONCE if self.is_crowded else FEW):
             together = self._waiting.popleft()
-            while together and self._left:
+            while together:
                 future = together.popleft()
                 self.crowd -= 1
                 if not future.done():
                     future.set_result(None)
-                    self._left -= 1
+                    self._take_turn()
                     break
             if together:
                 self._waiting.append(together)
-        if self._left < AT_ONCE and not self._is_turning:
+
+    def _take_turn(self) -> None:
+        self._gone += 1
+        if not self._is_turning:
             loop = asyncio.get_running_loop()
             self._is_turning, self._since_s = True, time.monotonic()  # the loop's own clock stands still in a turn
             # What was let through runs in the next turn, and what that begins in the one after it.
@@ -93,12 +103,12 @@ class Turnstile:
 
     def _turn(self) -> None:
         took_s = time.monotonic() - self._since_s
-        if took_s > LONG_S and self.crowd > FEW and self._is_called():
+        if took_s > LONG_S and self.is_crowded and self._is_called():
             asyncio.get_running_loop().call_later(PAUSE * took_s, self._open)
         else:
             self._open()
 
     def _open(self) -> None:
         self._is_turning = False
-        self._left = AT_ONCE
+        self._gone = 0
         self._go()

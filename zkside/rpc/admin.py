@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import zkside
-from zkside.errors import InvalidArgument, NotSupported
+from zkside.errors import NotSupported
 from zkside.hub.hub import Hub
 from zkside.model.admin import LoggerLevel, Reloaded
 from zkside.pb import admin_pb2
@@ -18,6 +18,7 @@ from zkside.rpc.streams import Streams
 from zkside.zk.session import Session
 
 PIECE_BYTES = 64 * 1024
+LONGEST_KEEP_S = 366 * 86_400.0
 
 
 class Operation(Protocol):
@@ -154,9 +155,7 @@ class AdminServicer:
 
     async def set_log_level(self, request: admin_pb2.SetLogLevelRequest, call: Call) -> admin_pb2.SetLogLevelResponse:
         operation = self._whole()
-        for_s = request.keep_for.ToNanoseconds() / 1e9
-        if for_s < 0:
-            raise InvalidArgument("must not be negative", field="keep_for")
+        for_s = convert.seconds(request, "keep_for", most_s=LONGEST_KEEP_S) or 0.0
         operation.set_log_level(request.logger, request.level, for_s)
         return admin_pb2.SetLogLevelResponse(
             header=convert.header(self._session, self._session.last_zxid),

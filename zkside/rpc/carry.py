@@ -50,9 +50,11 @@ class CarryServicer:
 class _Carried:
     """One hold of the stream."""
 
-    __slots__ = ("hold", "hold_id", "is_held", "is_releasing", "task")
+    __slots__ = ("field", "hold", "hold_id", "is_held", "is_releasing", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, field: str) -> None:
+        self.field = field
+        """Of the message that asked for it, with a dot behind it."""
         self.task: asyncio.Task[None] | None = None
         self.is_held = False
         self.hold_id = ""
@@ -152,7 +154,7 @@ class _Carrying:
             try:
                 if number >= MAX_STEPS:
                     raise Quota(f"a message has at most {MAX_STEPS} steps, this one {len(steps)}", limit="max_steps")
-                if self._begin(step):
+                if self._begin(step, f"steps[{number}]"):
                     await self._holds.turnstile.through()
                     since_s = time.monotonic()
             except ZksideError as error:
@@ -169,18 +171,18 @@ class _Carrying:
         is_free = tag not in self._carried
         self._tell(carry_pb2.CarriedUpdate(tag=tag, failure=convert.failure(error), ended=is_free))
 
-    def _begin(self, step: carry_pb2.CarryStep) -> bool:
+    def _begin(self, step: carry_pb2.CarryStep, field: str) -> bool:
         """Whether it began a hold. Raises: InvalidArgument, Quota."""
         name = step.WhichOneof("step")
         if name is None:
-            raise InvalidArgument("a step says what to do", field="steps.step")
+            raise InvalidArgument("a step says what to do", field=f"{field}.step")
         if name == "release":
             self._release(step.tag)
             return False
         if step.tag in self._carried:
-            raise InvalidArgument(f"the tag {step.tag} is in use", field="steps.tag")
+            raise InvalidArgument(f"the tag {step.tag} is in use", field=f"{field}.tag")
         self._check_room()
-        carried = self._carried[step.tag] = _Carried()
+        carried = self._carried[step.tag] = _Carried(f"{field}.{name}.")
         self._servicer.carried += 1
         self._stream.ends_by_itself = True
         tag = step.tag
@@ -256,6 +258,8 @@ class _Carrying:
             last.update.state, last.update.reason = hold_pb2.HOLD_STATE_RELEASED, Reason.RELEASED.value
         elif (error := task.exception()) is not None:
             last.failure.CopyFrom(convert.failure(status.known(error, method=self._stream.method)))
+            if last.failure.field:
+                last.failure.field = carried.field + last.failure.field
         self._tell(last)
 
     def _session_changed(self, changed: SessionStatus) -> None:

@@ -233,15 +233,33 @@ def chosen(table: Mapping[int, V], number: int, field: str) -> V:
         raise InvalidArgument(f"{number} is no value of {field} that this daemon knows", field=field) from None
 
 
-def seconds(request: Any, field: str, *, most_s: float, within: str = "") -> float | None:
+def seconds(request: Any, field: str, *, most_s: float, least_s: float = 0.0, within: str = "") -> float | None:
     """The duration in a field of a request, or of the part of one that `within` names; None if it is unset."""
     if not request.HasField(field):
         return None
     value: Duration = getattr(request, field)
+    if not 0 <= value.nanos < 1_000_000_000:
+        raise InvalidArgument(
+            f"{field} must not be negative, and its nanos lie between 0 and 999,999,999, not at {value.nanos:,}",
+            field=within + field,
+        )
     total_s = value.seconds + value.nanos / 1e9
-    if not 0 <= total_s <= most_s or not -1e9 < value.nanos < 1e9:
-        raise InvalidArgument(f"{field} must be from 0 to {most_s:g} s, not {total_s:g} s", field=within + field)
+    if not least_s <= total_s <= most_s:
+        raise InvalidArgument(
+            f"{field} must lie between {_time_text(least_s)} and {_time_text(most_s)}, not at {_time_text(total_s)}",
+            field=within + field,
+        )
     return total_s
+
+
+def _time_text(time_s: float) -> str:
+    """A limit for people: 0.1 s, 3,600 s (1 hour), 1,000,000,000 s (11,574 days)."""
+    shown = f"{time_s:,.3f}".rstrip("0").rstrip(".") if abs(time_s) >= 1 else f"{time_s:g}"
+    for name, unit_s in (("day", 86_400), ("hour", 3_600)):
+        count = int(time_s / unit_s)
+        if count:
+            return f"{shown} s ({count:,} {name}{'s' if count > 1 else ''})"
+    return f"{shown} s"
 
 
 def freshness(request: Any) -> Freshness:
@@ -255,7 +273,7 @@ def freshness(request: Any) -> Freshness:
     return Freshness(
         chosen(CONSISTENCIES, options.consistency, "options.consistency"),
         options.min_zxid,
-        seconds(options, "max_stale", most_s=1e9),
+        seconds(options, "max_stale", most_s=1e9, within="options."),
     )
 
 
@@ -298,9 +316,9 @@ def create(request: node_pb2.CreateRequest, default_acl: tuple[Acl, ...], *, alo
         )
     ttl_ms = 0
     if mode.has_ttl:
-        ttl_ms = round((seconds(request, "ttl", most_s=MAX_TTL_MS / 1000) or 0.0) * 1000)
+        ttl_ms = round((seconds(request, "ttl", most_s=MAX_TTL_MS / 1000, within=field) or 0.0) * 1000)
         if ttl_ms < 1:
-            raise InvalidArgument("a TTL node needs a ttl of at least 1 ms", field=f"{field}ttl")
+            raise InvalidArgument("a TTL node needs a ttl: at least 1 ms", field=f"{field}ttl")
     elif request.HasField("ttl"):
         raise InvalidArgument("only the TTL modes have a ttl", field=f"{field}ttl")
     return Create(path, request.data, mode, acl(request.acl, default_acl, field), ttl_ms)

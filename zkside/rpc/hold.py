@@ -22,6 +22,9 @@ IDENTITY: ContextVar[str] = ContextVar("identity", default="")
 """Whom the policy takes the caller for, in the task that serves it; '' where there is no policy (rpc/guard.py)."""
 
 MAX_WAIT_S = 24 * 3600.0
+SHORTEST_HEARTBEAT_S = 0.1
+"""A daemon or a client that pauses, as each does now and then for some 10 ms, is no application that hangs. And the
+lease of the hold ends when the next heartbeat is due: a shorter one could not be relied on."""
 MOST_OF_OWNER = 256
 """Characters of it that the daemon remembers; in ZooKeeper it is whole."""
 
@@ -95,9 +98,9 @@ def terms(
     follows_data: bool = False,
 ) -> Terms:
     """What a request for a hold says of its life, and of its owner. Raises: InvalidArgument."""
-    heartbeat_s = convert.seconds(request, "heartbeat_timeout", most_s=MAX_GRACE_S)
-    if heartbeat_s == 0.0:
+    if request.HasField("heartbeat_timeout") and not request.heartbeat_timeout.ByteSize():
         raise InvalidArgument("leave it unset for none", field="heartbeat_timeout")
+    heartbeat_s = convert.seconds(request, "heartbeat_timeout", least_s=SHORTEST_HEARTBEAT_S, most_s=MAX_GRACE_S)
     return Terms(
         recipe,
         path,

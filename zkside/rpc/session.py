@@ -50,7 +50,9 @@ class SessionServicer:
                 woken.clear()
                 while unread:
                     if len(unread) > MAX_UNREAD:
-                        raise Quota(f"more than {MAX_UNREAD} changes of the session were left unread")
+                        raise Quota(
+                            f"more than {MAX_UNREAD} changes of the session were left unread", limit="max_unread"
+                        )
                     status = unread.popleft()
                     yield session_pb2.WatchSessionResponse(
                         header=convert.header(session, session.last_zxid), session=convert.session(status, session)

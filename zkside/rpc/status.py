@@ -7,6 +7,7 @@ metadata), RetryInfo where a retry makes sense, BadRequest where a field is at f
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import grpc
@@ -24,6 +25,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE_CHARACTERS = 800
 MAX_METADATA_CHARACTERS = 300
 MAX_METADATA_ENTRIES = 8
+TRUNCATED = "truncated"
+"""The entry that names those that were cut or left out, so that no program takes the beginning of a path for a path."""
 
 RETRY_AFTER_MS = 200
 """Of SESSION_SUSPENDED and THROTTLED: a reconnect to another server takes about that long. Of a QUOTA on bytes too:
@@ -90,8 +93,8 @@ TABLE: dict[type[ZksideError], Row] = {
     errors.TooStale: Row(_C.UNAVAILABLE, "`max_stale` or `min_zxid` could not be met in time"),
     errors.Quota: Row(
         _C.RESOURCE_EXHAUSTED,
-        "a limit on streams, holds, watches, calls or bytes is reached; with RetryInfo, if too many calls wait for "
-        "room for their bytes already",
+        "a limit on streams, holds, watches, calls or bytes is reached; metadata: limit, the last part of its key in "
+        "the configuration where it has one; with RetryInfo, if too many calls wait for room for their bytes already",
     ),
     errors.Busy: Row(_C.RESOURCE_EXHAUSTED, ""),
     errors.Throttled: Row(
@@ -152,7 +155,7 @@ def of(error: BaseException, *, method: str = "") -> Status:
     the log and nothing of it to the client.
     """
     error = known(error, method=method)
-    message = _cut(str(error), MAX_MESSAGE_CHARACTERS)
+    message = _shortened(str(error), MAX_MESSAGE_CHARACTERS)
     code = row(type(error)).code
     details = status_pb2.Status(code=code.value[0], message=message)
     for detail in _details(error, message):
@@ -180,10 +183,9 @@ def known(error: BaseException, *, method: str = "") -> ZksideError:
 
 
 def _details(error: ZksideError, message: str) -> list[Message]:
-    metadata = {
-        key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
-    }
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=_metadata(error.metadata))
+    ]
     if isinstance(error, errors.SessionSuspended | errors.Throttled | errors.Busy):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
@@ -196,10 +198,29 @@ def _details(error: ZksideError, message: str) -> list[Message]:
     return details
 
 
+def _metadata(given: Mapping[str, str]) -> dict[str, str]:
+    """As much of it as a status has room for; TRUNCATED names what is not whole."""
+    entries = list(given.items())
+    told = {key: _cut(value, MAX_METADATA_CHARACTERS) for key, value in entries[:MAX_METADATA_ENTRIES]}
+    cut = [key for key, value in entries if len(value) > MAX_METADATA_CHARACTERS or key not in told]
+    return told | {TRUNCATED: _cut(",".join(cut), MAX_METADATA_CHARACTERS)} if cut else told
+
+
 def _cut(text: str, limit: int) -> str:
-    # Lone surrogates cannot be encoded; a path that a server sent may hold them.
-    text = text.encode("utf-8", "replace").decode()
+    text = _encodable(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Without its middle, if it is too long: what is wrong with a path stands behind it."""
+    text = _encodable(text)
+    behind = limit // 3
+    return text if len(text) <= limit else f"{text[: limit - behind - 1]}…{text[-behind:]}"
+
+
+def _encodable(text: str) -> str:
+    # Lone surrogates cannot be encoded; a path that a server sent may hold them.
+    return text.encode("utf-8", "replace").decode()
 
 
 def table() -> str:

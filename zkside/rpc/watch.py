@@ -7,9 +7,8 @@ stream at that point sends the same bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TypeVar
 
 from zkside.errors import InvalidArgument
 from zkside.hub.events import Events, Gap, GapReason
@@ -100,9 +99,12 @@ class WatchServicer:
                     yield self._events(delivered).SerializeToString()
         elif request.mode in (watch_pb2.WATCH_MODE_UNSPECIFIED, watch_pb2.WATCH_MODE_STATE):
             targets = _targets(request)
-            interval_s = convert.seconds(request, "bookmark_interval", most_s=LONGEST_BOOKMARK_INTERVAL_S)
-            if interval_s is not None and interval_s < SHORTEST_BOOKMARK_INTERVAL_S:
-                raise InvalidArgument("at least 100 ms", field="bookmark_interval")
+            interval_s = convert.seconds(
+                request,
+                "bookmark_interval",
+                least_s=SHORTEST_BOOKMARK_INTERVAL_S,
+                most_s=LONGEST_BOOKMARK_INTERVAL_S,
+            )
             resume = (request.resume.epoch_id, request.resume.zxid) if request.HasField("resume") else None
             with closing(
                 await self._hub.subscribe(targets, resume=resume, bookmark_interval_s=interval_s)
@@ -252,7 +254,8 @@ def _targets(request: watch_pb2.WatchRequest) -> tuple[Target, ...]:
             raise InvalidArgument(f"scope {target.scope} is unknown", field=f"targets[{number}].scope")
         path = paths.validate(target.path, field=f"targets[{number}].path")
         targets.append(Target(path, SCOPES[target.scope], target.with_data))
-    return _all_different(tuple(targets))
+    _all_different(targets)
+    return tuple(targets)
 
 
 def _event_targets(request: watch_pb2.WatchRequest) -> tuple[EventTarget, ...]:
@@ -265,13 +268,13 @@ def _event_targets(request: watch_pb2.WatchRequest) -> tuple[EventTarget, ...]:
             raise InvalidArgument("a persistent watch is not one-shot", field=f"targets[{number}].one_shot")
         path = paths.validate(target.path, field=f"targets[{number}].path")
         targets.append(EventTarget(path, kind, target.one_shot))
-    return _all_different(tuple(targets))
+    _all_different(targets)
+    return tuple(targets)
 
 
-T = TypeVar("T")
-
-
-def _all_different(targets: tuple[T, ...]) -> tuple[T, ...]:
-    if len(set(targets)) < len(targets):
-        raise InvalidArgument("two targets are the same", field="targets")
-    return targets
+def _all_different(targets: Sequence[Hashable]) -> None:
+    """Raises: InvalidArgument, which names the first that is there already."""
+    first: dict[Hashable, int] = {}
+    for number, target in enumerate(targets):
+        if (other := first.setdefault(target, number)) != number:
+            raise InvalidArgument(f"the same as targets[{other}]: leave it out", field=f"targets[{number}]")

@@ -437,6 +437,8 @@ class KazooConnection:
             self._until_ns = socket.heard_ns + round(self._timeout_s * 1e9)
             if socket.went_silent:
                 self._dialer.avoid(self._address)
+                # The next attempt may take seconds to fail, and this is what stands in the way until then.
+                self._dialer.note(f"{self._address}: {reason}")
             self._listener.suspended(reason)
 
     def session_refused(self, code: int) -> None:

@@ -162,7 +162,8 @@ class MemoryConnection:
             request.fail(errors.TooLarge(text, limit=limit))
         elif len(self._queue) + len(self._sent) >= self._max_in_flight + self._max_queued:
             self._refused += 1
-            request.fail(errors.Quota(f"{len(self._queue)} requests wait to be sent to ZooKeeper already"))
+            text = f"{len(self._queue)} requests wait to be sent to ZooKeeper already (zookeeper.max_queued)"
+            request.fail(errors.Quota(text, limit="max_queued"))
         else:
             self._enqueue(request)
         return future

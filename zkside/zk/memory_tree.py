@@ -290,9 +290,9 @@ class Tree:
     def _node(self, path: str, permission: int = 0, identities: Identities = frozenset()) -> Node:
         node = self.nodes.get(path)
         if node is None:
-            raise errors.NoNode(f"{path}: no such node", path=path)
+            raise errors.NoNode.at(path)
         if permission and not allows(node.acl, permission, identities):
-            raise errors.NoAuth(f"{path}: its access control list does not allow it", path=path)
+            raise errors.NoAuth.at(path)
         return node
 
     def _expect(self, path: str, actual: int, expected: int) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from zkside import errors
 from zkside.errors import ZksideError
-from zkside.model.operation import Operation
+from zkside.model.operation import Create, Delete, Operation
+from zkside.model.path import parent
 from zkside.zk.kazoo_parts import error_text, exceptions
 
 ROLLED_BACK: int = exceptions.RolledBackError.code
@@ -16,6 +17,7 @@ NO_NODE: int = exceptions.NoNodeError.code
 NO_WATCHER: int = exceptions.NoWatcherError.code
 SESSION_EXPIRED: int = exceptions.SessionExpiredError.code
 SESSION_MOVED: int = exceptions.SessionMovedError.code
+NO_AUTH: int = exceptions.NoAuthError.code
 AUTH_FAILED: int = exceptions.AuthFailedError.code
 SASL_REQUIRED: int = exceptions.SessionClosedRequireSaslError.code
 
@@ -82,6 +84,12 @@ def refusal(code: int, operation: Operation[Any]) -> ZksideError:
         expected = str(getattr(operation, "version", ""))
         text = f"{path}: expected version {expected}, the node has another"
         return kind(text, path=path, expected=expected)
-    if kind in (errors.NoNode, errors.NodeExists):
-        return kind(f"{path}: {'no such node' if kind is errors.NoNode else 'exists already'}", path=path)
+    if kind is errors.NoNode:
+        return errors.NoNode.at(path)
+    if kind is errors.NodeExists:
+        return kind(f"{path}: exists already", path=path)
+    if code == NO_AUTH and path:
+        # The right to create and to delete is the parent's to give.
+        is_parents = isinstance(operation, Create | Delete) and path != "/"
+        return errors.NoAuth.at(path, parent(path) if is_parents else "")
     return kind(f"{path}: {error_text(code)}" if path else error_text(code), path=path)

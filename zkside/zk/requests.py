@@ -196,13 +196,15 @@ class Requests:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         limits, waiting = self._limits, self._yielding if yields else self._own
-        if (
-            len(waiting.queue) + len(self._pending) >= limits.max_in_flight + limits.max_queued
-            or waiting.size_bytes >= limits.max_queued_bytes
-        ) and not waiting.purge(self._loop.time()):
-            text = f"{len(waiting.queue)} requests of {waiting.size_bytes} bytes wait to be sent already"
+        limit = ""
+        if len(waiting.queue) + len(self._pending) >= limits.max_in_flight + limits.max_queued:
+            limit = "max_queued"
+        elif waiting.size_bytes >= limits.max_queued_bytes:
+            limit = "max_queued_size"
+        if limit and not waiting.purge(self._loop.time()):
+            text = f"{len(waiting.queue)} requests of {waiting.size_bytes} bytes wait to be sent to ZooKeeper already"
             self._traffic.refused += 1
-            future.set_exception(errors.Quota(text))
+            future.set_exception(errors.Quota(f"{text} (zookeeper.{limit})", limit=limit))
             return future
         try:
             self._add(operation, future, then, waiting)
