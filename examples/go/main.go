@@ -24,11 +24,11 @@ type updates interface {
 }
 
 // follow tells when the hold is held, and when it is not any more. Work that relies on it stops at JEOPARDY, or when
-// the lease in the update has passed, and hands the fencing token to what it protects.
-func follow(what string, stream updates, held chan<- *zksidev1.Hold) {
+// the lease in the update has passed, and hands the fencing token to what it protects. Ends with ctx, as the stream does.
+func follow(ctx context.Context, what string, stream updates, held chan<- *zksidev1.Hold) {
 	for {
 		update, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || ctx.Err() != nil {
 			return
 		}
 		if err != nil {
@@ -51,7 +51,8 @@ func main() {
 		log.Fatal(err)
 	}
 	defer conn.Close()
-	ctx := context.Background()
+	ctx, letGo := context.WithCancel(context.Background())
+	defer letGo()
 
 	answer, err := zksidev1.NewNodeServiceClient(conn).Get(ctx, &zksidev1.GetRequest{Path: "/clients/config"})
 	if err != nil {
@@ -67,7 +68,7 @@ func main() {
 		log.Fatal(err)
 	}
 	locks := make(chan *zksidev1.Hold, 8)
-	go follow("lock", acquire, locks)
+	go follow(ctx, "lock", acquire, locks)
 	lock := <-locks
 
 	campaign, err := zksidev1.NewElectionServiceClient(conn).Campaign(ctx, &zksidev1.CampaignRequest{
@@ -77,7 +78,7 @@ func main() {
 		log.Fatal(err)
 	}
 	leaderships := make(chan *zksidev1.Hold, 8)
-	go follow("leader", campaign, leaderships)
+	go follow(ctx, "leader", campaign, leaderships)
 	<-leaderships
 
 	watch, err := zksidev1.NewWatchServiceClient(conn).Watch(ctx, &zksidev1.WatchRequest{

@@ -26,6 +26,15 @@ from zkside.errors import (
 )
 
 
+async def test_many_more_calls_at_once_than_a_connection_may_have_are_all_done_once(client: Client, root: str) -> None:
+    """N2: the daemon refuses some, unseen, while it still counts others that it has answered."""
+    many = range(1000)
+    made = await asyncio.gather(*(client.create(f"{root}/n-", mode=CreateMode.PERSISTENT_SEQUENTIAL) for _ in many))
+    names = (await client.children(root)).names
+    assert sorted(f"{root}/{name}" for name in names) == sorted(one.path for one in made)
+    assert len(names) == len(many)
+
+
 async def test_a_node_is_created_read_changed_and_deleted(client: Client, root: str) -> None:
     made = await client.create(f"{root}/a", b"one")
     assert made.path == f"{root}/a"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
+from kazoo.exceptions import NoNodeError
 
 from tests.clients.programs import LANGUAGES, environment, made
 from tests.ops.process import DaemonProcess
@@ -73,9 +74,13 @@ def start(running: list[Program], language: str, daemon: DaemonProcess) -> Progr
 
 
 def contenders(stock_client: KazooClient, path: str) -> dict[int, bytes]:
-    """By czxid, as ZooKeeper has them."""
+    """By czxid, as ZooKeeper has them; none below a path that has gone, as containers do that are empty."""
+    try:
+        names = stock_client.get_children(path)
+    except NoNodeError:
+        return {}
     found = {}
-    for name in stock_client.get_children(path):
+    for name in names:
         data, stat = stock_client.get(f"{path}/{name}")
         found[stat.czxid] = data
     return found

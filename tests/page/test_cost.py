@@ -26,9 +26,9 @@ SLICE_S = 0.010
 
 
 async def hold(client: Client, number: int, until: asyncio.Event, held: asyncio.Semaphore) -> None:
-    stream: Any = LockServiceStub(client._link.channel).Acquire(
-        lock_pb2.AcquireRequest(path=f"/locks/{number}", owner=f"process-{number}")
-    )
+    """A stream for each, over as many connections as the daemon wants for that."""
+    request = lock_pb2.AcquireRequest(path=f"/locks/{number}", owner=f"process-{number}")
+    stream: Any = client._link.stream(lambda channel: LockServiceStub(channel).Acquire(request))
     async for update in stream:
         if update.state == hold_pb2.HOLD_STATE_HELD:
             held.release()
@@ -81,7 +81,7 @@ async def test_a_large_daemon_shows_what_needs_a_look_without_being_late(
                 await held.acquire()
             for first in range(0, WATCHES, 500):
                 paths = [f"/watched/{number}" for number in range(first, first + 500)]
-                await asyncio.gather(*(client.exists(path, consistency=Consistency.CACHED) for path in paths))
+                await client.get_many(paths, consistency=Consistency.CACHED)
             quiet = await look_on(daemon, every_s=5.0)
             assert quiet.last["counts"]["server_watches"] >= WATCHES - 10
             looks = await asyncio.gather(*(look_on(daemon, every_s=0.2) for _ in range(VIEWERS)))

@@ -16,15 +16,19 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.ops.test_metrics import ROOT
+from tests.parts.snapshot import write_snapshot
 from tests.prometheus.stand import Stand
 from tests.security.authority import Authority
 from zkside.cli.zookeeper import ZooKeeperServer, find, free_port
 from zkside.client import Consistency, SessionState
 from zkside.errors import Quota, Unavailable
+from zkside.model.stat import LAST_NUMBER
+from zkside.recipes.numbers import WARN_BELOW
 
 Scene = Callable[[Stand], AsyncGenerator[None, None]]
 
@@ -141,6 +145,27 @@ async def leaders_flap(stand: Stand) -> AsyncGenerator[None, None]:
                 pass
         yield
         yield
+
+
+@_of("ZksideSequenceNumbersLow")
+async def counts_out(stand: Stand) -> AsyncGenerator[None, None]:
+    """A lock's path had all its numbers but a few millions; then it is deleted, and begins anew."""
+    alert = "ZksideSequenceNumbersLow"
+    with TemporaryDirectory() as directory:
+        write_snapshot(Path(directory) / "data", {"/lock": LAST_NUMBER - WARN_BELOW + 1})
+        installation = find(os.environ.get("ZOOKEEPER") or None)
+        server = ZooKeeperServer(installation, tick_ms=500, directory=Path(directory))
+        await asyncio.to_thread(server.start)
+        try:
+            async with stand.place(alert, ZOOKEEPER_HOSTS=server.hosts) as place:
+                yield
+                async with place.client.lock("/lock"):
+                    yield
+                await place.client.delete("/lock")
+                async with place.client.lock("/lock"):
+                    yield
+        finally:
+            await asyncio.to_thread(server.stop)
 
 
 @_of("ZksideWatchGrowth")

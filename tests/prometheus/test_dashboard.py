@@ -92,7 +92,7 @@ async def test_the_unit_fits_the_expression(panel: dict[str, object]) -> None:
             else ("Bps" if "bytes_total" in expression else "ops")
             if is_rate
             else "bytes"
-            if re.search(r"_bytes\b", expression)
+            if re.search(r"_bytes(_in_flight\w*)?\b", expression)
             else "s"
             if "_seconds" in expression
             else "short"

@@ -125,6 +125,11 @@ def of_rpc(error: grpc.aio.AioRpcError, address: str, *, writes: bool = False) -
     return made
 
 
+def was_refused_unseen(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the connection had no room for the call (HTTP/2's REFUSED_STREAM): nobody has looked at it."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "RST_STREAM with error code 7" in (error.details() or "")
+
+
 def _advice(address: str, details: str) -> str:
     if "before receiving SETTINGS frame" in details:
         return "something listens there and says nothing: it hangs or is stopped, or is no zkside"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +31,8 @@ DEFAULT_TIMEOUT_S = 10.0
 STREAMS_OF_A_CHANNEL = 64
 """Streams that one connection carries; for more another is opened. A daemon lets a connection have so many streams and
 calls at once (`quotas.max_concurrent_streams`), and gRPC would wait with the others and say nothing."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.32
+"""At most, before a call is sent again that the daemon had no room for."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", -1),
@@ -171,18 +176,29 @@ class Link:
     ) -> Response:
         """One unary call. `timeout_s` None means the client's own.
 
+        A connection can have so many calls at once, and those that the daemon has answered count for a moment longer
+        than gRPC's client thinks: it sends the next ones too early, and only one time again. So what was refused
+        unseen is sent again here, until the timeout.
         Raises the classes of zkside.errors; with `writes`, OutcomeUnknown when the daemon went away under it.
         Cancellation: the daemon drops the request if it was not sent on yet.
         """
-        try:
-            return await method(
-                request,
-                timeout=self.timeout_s if timeout_s is None else timeout_s,
-                wait_for_ready=wait_for_ready,
-                metadata=WAIT_FOR_READY_METADATA if wait_for_ready else None,
-            )
-        except grpc.aio.AioRpcError as error:
-            raise fault.of_rpc(error, self.address, writes=writes) from None
+        left_s = self.timeout_s if timeout_s is None else timeout_s
+        end_s = time.monotonic() + left_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await method(
+                    request,
+                    timeout=left_s,
+                    wait_for_ready=wait_for_ready,
+                    metadata=WAIT_FOR_READY_METADATA if wait_for_ready else None,
+                )
+            except grpc.aio.AioRpcError as error:
+                left_s = end_s - time.monotonic() - pause_s
+                if left_s <= 0 or not fault.was_refused_unseen(error):
+                    raise fault.of_rpc(error, self.address, writes=writes) from None
+            await asyncio.sleep(pause_s * random.random())
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def hold(self, step: carry_pb2.CarryStep) -> Carried:
         """Ask for a hold, over the one stream of this client. Raises ZksideError if the client is closed."""
