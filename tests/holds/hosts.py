@@ -121,7 +121,7 @@ class Daemon:
         self.hub = Hub(self.session)
         self.holds = Holds(self.session, self.hub, HoldSettings(reclaim_grace_s=RECLAIM_GRACE_S))
         self._writes = Writes(self.session)
-        self._queueing = Queueing(self.session, self.hub, self._writes)
+        self._queueing = Queueing(self.session, self.hub, self._writes, self.holds.turnstile)
         self.process.post(0.0, self._start)
 
     def _start(self) -> None:

@@ -24,6 +24,7 @@ from zkside.recipes.hold import Hold
 from zkside.recipes.holds import REFRESHED_AT_ONCE, Holds
 from zkside.recipes.node import Writes
 from zkside.recipes.queueing import Bid, Queueing
+from zkside.recipes.turnstile import Turnstile
 from zkside.zk.memory import MemoryZooKeeper
 from zkside.zk.session import Session
 
@@ -52,7 +53,7 @@ def holds(session: Session, hub: Hub) -> Holds:
 
 @pytest.fixture
 def queueing(session: Session, hub: Hub) -> Queueing:
-    return Queueing(session, hub, Writes(session))
+    return Queueing(session, hub, Writes(session), Turnstile())
 
 
 class Listener:

@@ -49,12 +49,12 @@ Turn = Callable[[int, Seat, float], Awaitable[None]]
 class Queueing:
     """The flows over one session."""
 
-    def __init__(self, session: Session, hub: Hub, writes: Writes, turnstile: Turnstile | None = None) -> None:
+    def __init__(self, session: Session, hub: Hub, writes: Writes, turnstile: Turnstile) -> None:
         """`turnstile`: that of all holds."""
         self.session = session
         self.hub = hub
         self._writes = writes
-        self._rooms = Rooms(session, hub, turnstile or Turnstile())
+        self._rooms = Rooms(session, hub, turnstile)
 
     async def first(self, hold: Hold, bid: Bid) -> None:
         """Who is first holds: the whole flow of a lock and of a candidacy."""
