@@ -109,14 +109,12 @@ def test_a_name_that_stays_taken_is_not_told_as_a_queue(zkside: Zkside, chroot: 
 
 def test_a_signal_ends_the_wait_of_a_hold(zkside: Zkside, chroot: str) -> None:
     path = f"{chroot}/me"
-    with (
-        running(zkside, "hold", path) as holder,
-        running(zkside, "hold", path, "--on-exists", "wait") as waiter,
-    ):
+    with running(zkside, "hold", path) as holder:
         line_of(holder)
-        assert line_of(waiter).startswith("WAITING")
-        waiter.send_signal(signal.SIGINT)
-        assert waiter.wait(30) == exits.INTERRUPTED
+        with running(zkside, "hold", path, "--on-exists", "wait") as waiter:
+            assert line_of(waiter).startswith("WAITING")
+            waiter.send_signal(signal.SIGINT)
+            assert waiter.wait(30) == exits.INTERRUPTED
 
 
 # Why, and how
