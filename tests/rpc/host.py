@@ -48,6 +48,7 @@ class Stubs:
     """Every service over one channel."""
 
     def __init__(self, address: str, options: tuple[tuple[str, int], ...] = ()) -> None:
+        self.address = address
         self.channel = grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *options))
         self.session: Any = session_pb2_grpc.SessionServiceStub(self.channel)
         self.node: Any = node_pb2_grpc.NodeServiceStub(self.channel)

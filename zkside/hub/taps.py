@@ -47,7 +47,7 @@ class Tap:
         self.on_data = on_data
         self.on_failed = on_failed
         self.root: Root | None = root
-        """None once it fell back to its parent's children."""
+        """None once it fell back to its parent's children, or is over (the root may lead to it: a cycle)."""
 
 
 class _Siblings:
@@ -159,8 +159,9 @@ class Taps:
         if not members:
             del self._by_path[tap.path]
         self._unchecked.pop(tap, None)
-        if tap.root is not None:
-            self._keeper.release(tap.root, linger=False)
+        root, tap.root = tap.root, None
+        if root is not None:
+            self._keeper.release(root, linger=False)
         elif (siblings := self._siblings.get(paths.parent(tap.path))) is not None:
             siblings.taps.pop(tap, None)
             siblings.news.set()

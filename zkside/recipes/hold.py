@@ -32,6 +32,7 @@ from zkside.model.session import SessionState, SessionStatus
 from zkside.recipes.admission import Admission
 from zkside.recipes.audience import Audience
 from zkside.recipes.heartbeat import Heartbeat
+from zkside.supervisor import nothing
 from zkside.zk.clock import Timer
 from zkside.zk.session import Session
 
@@ -91,7 +92,7 @@ class Hold:
         """What goes with it, by path: the czxid, or None for a name that is not made again."""
         self._work: asyncio.Task[None] | None = None
         self._audience: Audience | None = None
-        self._unwatch: Callable[[], None] = lambda: None
+        self._unwatch: Callable[[], None] = nothing
         self._is_recalled = False
         self._is_cut = False
         self._believed_until_ns = 0
@@ -99,7 +100,7 @@ class Hold:
         self._watching: Timer | None = None
         self._expiry: Timer | None = None
         self._expires_ns = 0
-        self._heartbeat = Heartbeat(holds.session.clock, terms.heartbeat_timeout_s, self._on_heartbeat_missed)
+        self._heartbeat = Heartbeat(holds.session.clock, terms.heartbeat_timeout_s)
         self._lease_told_ns = 0
 
     @classmethod
@@ -217,7 +218,7 @@ class Hold:
         holds.recent.note("hold.granted", "", self.terms.requested_path)
         log.hold_granted(kind=self.terms.recipe, path=path, hold_id=self.hold_id, token=czxid, epoch=epoch)
         if self.attached:
-            self._heartbeat.feed()
+            self._heartbeat.feed(self._on_heartbeat_missed)
         self._advance(Input.GRANTED, reason)
         if self.terms.is_revocable:
             self.watch()
@@ -238,6 +239,7 @@ class Hold:
         )
 
     def _on_work_done(self, work: asyncio.Task[None]) -> None:
+        self._work = None  # its error leads to this hold: a cycle
         error: BaseException | None
         if work.cancelled():
             # By the hold itself it is cancelled when it ends; otherwise nobody would work for it any more.
@@ -290,7 +292,7 @@ class Hold:
                 HoldUpdate(self.hold_id, self.path, self.epoch, self.czxid, 0, "", HoldState.LOST, Reason.TAKEN_OVER)
             )
         if self.state in _OWNED:
-            self._heartbeat.feed()
+            self._heartbeat.feed(self._on_heartbeat_missed)
         if self.reason is not Reason.NONE:
             # A hold that has not looked for its place yet has nothing to tell.
             self._tell()
@@ -328,7 +330,7 @@ class Hold:
     def heartbeat(self) -> float:
         """The application lives; returns the seconds until the next heartbeat is due."""
         if self.attached and self.state in _OWNED:
-            self._heartbeat.feed()
+            self._heartbeat.feed(self._on_heartbeat_missed)
             self._tell(refresh=True)
         return self.terms.heartbeat_timeout_s
 
@@ -463,7 +465,8 @@ class Hold:
         self._advance(given, reason)
         self._stop_work()
         self._hand_over()
-        self._unwatch()
+        unwatch, self._unwatch = self._unwatch, nothing  # it leads to this hold: a cycle
+        unwatch()
         self.stop_timers()
         self.ended.set_result(None)
         self._holds.forget(self)

@@ -36,6 +36,7 @@ from zkside.model import path as paths
 from zkside.model.operation import Exists, GetChildren, Operation, Reply, T
 from zkside.model.stat import Stat
 from zkside.recipes.turnstile import Turnstile
+from zkside.supervisor import nothing
 from zkside.zk.session import Session
 
 FEW = 16
@@ -59,9 +60,14 @@ class _Watched:
 
     def __init__(self) -> None:
         self.waiting: Waiting = {}
-        self.unwatch: Callable[[], None] = lambda: None
+        self.unwatch: Callable[[], None] = nothing
         self.failure: ZksideError | None = None
         """Why nothing can tell when it goes."""
+
+    def end(self) -> None:
+        """Nobody waits for it any more."""
+        unwatch, self.unwatch = self.unwatch, nothing
+        unwatch()
 
 
 class Rooms:
@@ -223,7 +229,7 @@ class WaitingRoom:
             await self._wait_among(watched.waiting)
         finally:
             if not watched.waiting:
-                watched.unwatch()
+                watched.end()
                 self._forget(blocker, watched)
         if watched.failure is not None:
             raise watched.failure

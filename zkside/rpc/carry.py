@@ -104,6 +104,7 @@ class _Carrying:
             unlisten()
             if self._failure is not None:
                 self._cut()
+                self._failure = None  # a cycle: it leads to this stream
             # Who holds goes first; of those who wait the last, so that none of them gets what others let go here.
             carried = list(self._carried.values())
             self._servicer.carried -= len(carried)
@@ -250,6 +251,7 @@ class _Carrying:
 
     def _failed(self, tag: int, carried: _Carried, task: asyncio.Task[None]) -> None:
         """From the task of a hold: it has ended, if only now then by an error or because it was let go."""
+        carried.task = None  # its error leads to this hold: a cycle
         if self._carried.get(tag) is not carried:
             return
         self._forget(tag)

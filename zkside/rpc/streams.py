@@ -182,8 +182,9 @@ class Streams:
         return stream
 
     def close(self, stream: Stream) -> None:
-        """Take a stream out."""
+        """Take a stream out, and what its handler set, which leads to it: a cycle."""
         self._open.discard(stream)
+        stream.pending, stream.watches, stream.before_end = _nothing, tuple, tuple
         self._by_client[stream.peer] -= 1
         if not self._by_client[stream.peer]:
             del self._by_client[stream.peer]
