@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -84,9 +84,14 @@ class ServerReads:
         """Read one node, at `zxid` or later. `is_led`: as current as its leader is."""
         if isinstance(operation, Exists):
             return await self._ask(operation, is_led, zxid)
-        with self.in_flight.take(owner, NODE_BYTES) or await self.room(owner):
-            reply: Reply[Any] = await self._ask(operation, is_led, zxid)
-        return reply
+        share = self.in_flight.take(owner, NODE_BYTES) or await self.room(owner)
+        try:
+            began_s = time.monotonic()
+            reply: Reply[Any] = await self._asked(operation, is_led, zxid)
+            self._came(began_s, reply)
+            return reply
+        finally:
+            share.close()
 
     async def children(
         self, path: str, owner: str, held: ExitStack, *, is_led: bool = False, zxid: int = 0
@@ -196,15 +201,21 @@ class ServerReads:
 
     async def _ask(self, operation: Operation[T], is_led: bool, zxid: int) -> Reply[T]:
         began_s = time.monotonic()
+        reply = await self._asked(operation, is_led, zxid)
+        self._came(began_s, reply)
+        return reply
+
+    def _asked(self, operation: Operation[T], is_led: bool, zxid: int) -> Awaitable[Reply[T]]:
         if is_led or zxid:
-            reply = await self._ask_until(operation, is_led, zxid)
-        else:
-            reply = await self._session.call(operation, yields=True)
+            return self._ask_until(operation, is_led, zxid)
+        return self._session.call(operation, yields=True)
+
+    def _came(self, began_s: float, reply: Reply[Any]) -> None:
+        """Learn from the time that an answer took how many bytes the way carries."""
         now_s, window = time.monotonic(), self.window
         is_news = now_s - began_s > SLOW_S or window.size_bytes < window.most_bytes
         if is_news and window.took(now_s - began_s, now_s, _size_of(reply.value)):
             self.in_flight.configure(self.window.size_bytes)
-        return reply
 
     async def _ask_until(self, operation: Operation[T], is_led: bool, zxid: int) -> Reply[T]:
         call = self._session.call

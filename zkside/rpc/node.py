@@ -293,11 +293,13 @@ class NodeServicer:
         return convert.header(self._session, answer.zxid, stale=answer.stale, age_s=answer.age_s)
 
 
-async def in_time(reading: Awaitable[T], freshness: Freshness, call: Call) -> T:
+def in_time(reading: Awaitable[T], freshness: Freshness, call: Call) -> Awaitable[T]:
     """A read that waits for min_zxid says TOO_STALE just before its caller's deadline."""
     deadline_s = call.deadline_s() if freshness.min_zxid else None
-    if deadline_s is None:
-        return await reading
+    return reading if deadline_s is None else _until(deadline_s, reading, freshness)
+
+
+async def _until(deadline_s: float, reading: Awaitable[T], freshness: Freshness) -> T:
     try:
         async with asyncio.timeout_at(deadline_s - ANSWER_MARGIN_S):
             return await reading
