@@ -1,4 +1,5 @@
-"""A process that opens calls and resets them: `python -m tests.rpc.flooding ADDRESS SECONDS RATE`; a rate a second.
+"""A process that opens calls and resets them: `python -m tests.rpc.flooding ADDRESS SECONDS RATE [METHOD]`; a rate a
+second.
 
 Prints how many it sent.
 """
@@ -13,9 +14,9 @@ from tests.parts.http2 import Http2
 BATCH = 200
 
 
-def flood(address: str, seconds: float, rate: int) -> int:
+def flood(address: str, seconds: float, rate: int, *method: str) -> int:
     sent = 0
-    with Http2(address) as connection:
+    with Http2(address, *method) as connection:
         began = time.monotonic()
         while (passed := time.monotonic() - began) < seconds:
             if sent + BATCH <= passed * rate:
@@ -27,4 +28,4 @@ def flood(address: str, seconds: float, rate: int) -> int:
 
 
 if __name__ == "__main__":
-    print(flood(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
+    print(flood(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))

@@ -34,7 +34,7 @@ from zkside.pb.hold_pb2 import (
     ReleaseRequest,
 )
 from zkside.pb.node_pb2 import HoldEphemeralRequest, Operation, SetRequest, TransactRequest
-from zkside.recipes.holds import HoldSettings
+from zkside.recipes.holds import LEASE_STEP, HoldSettings
 from zkside.recipes.node import Writes
 from zkside.rpc.streams import QuotaSettings
 from zkside.zk.journal import Journal
@@ -290,7 +290,7 @@ async def test_the_lease_moves_forward_on_the_stream_at_a_modest_rate(client: St
     stream = client.node.HoldEphemeral(HoldEphemeralRequest(path="/h"))
     leases = [(await update(stream)).hold.lease_boottime_ns for _ in range(4)]
     steps = [later - earlier for earlier, later in itertools.pairwise(leases)]
-    assert all(step >= TIMEOUT_S * 1e9 / 4 for step in steps)
+    assert all(step >= TIMEOUT_S * 1e9 / LEASE_STEP * 0.75 for step in steps)
 
 
 async def test_a_guarded_transaction_commits_only_while_the_hold_is_there(

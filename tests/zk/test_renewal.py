@@ -165,4 +165,4 @@ async def test_a_name_with_a_dot_at_its_end_is_verified_without_it(connect: Conn
         return ["127.0.0.1"]
 
     await connect(f"localhost.:{place.port}", ssl_context=lambda: load(tls).context, lookup=lookup)
-    assert asked == ["localhost."]
+    assert {*asked} == {"localhost."}

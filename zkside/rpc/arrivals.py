@@ -16,6 +16,7 @@ import grpc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from zkside.errors import NoMessage, ZksideError
+from zkside.rpc.call_task import CallTask
 
 SWEEP_S = 0.25
 """How often it is looked who waits for too long; never while nobody waits."""
@@ -90,6 +91,8 @@ class Arrivals:
         finally:
             del self._waiting[task]
         if raw is grpc.aio.EOF:
+            if isinstance(task, CallTask) and task.client_has_gone:
+                raise asyncio.CancelledError
             self.empty += 1
             raise NoMessage("the call ended without a message")
         assert isinstance(raw, bytes)

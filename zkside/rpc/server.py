@@ -37,6 +37,7 @@ from zkside.recipes.numbers import Numbers
 from zkside.recipes.queueing import Queueing
 from zkside.recipes.turnstile import Turnstile
 from zkside.rpc.admin import AdminServicer, Operation
+from zkside.rpc.call_task import serve_calls_in_tasks
 from zkside.rpc.carry import CarryServicer
 from zkside.rpc.election import ElectionServicer
 from zkside.rpc.entrances import Entrances
@@ -90,6 +91,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 RETIRED_S = 1e9
 """The grace of a server that has a successor: until its last stream has ended."""
+UNKNOWN_S = 0.02
+"""How long it is waited whether the client of a method that there is not has gone."""
 FAREWELL_S = 0.25
 """How long the last statuses may take to leave a server."""
 
@@ -138,8 +141,17 @@ class _Handlers(grpc.GenericRpcHandler):
         handler = self._by_name.get(details.method)
         if handler is None:
             self._interceptors.arrivals.unknown += 1
-            return None
+            return _UNKNOWN
         return self._interceptors.admit(handler)
+
+
+async def _refuse_unknown(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """As gRPC does; but a client that has gone meanwhile is told nothing (call_task.py)."""
+    await asyncio.sleep(UNKNOWN_S)
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+_UNKNOWN: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(_refuse_unknown)
 
 
 def _streaming(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Call], Any]:
@@ -265,6 +277,7 @@ class RpcServer:
 
     async def start(self) -> None:
         """Serve, whatever ZooKeeper does. Raises: StartError; nothing is left behind then."""
+        serve_calls_in_tasks(asyncio.get_running_loop())
         try:
             if self._guarding is not None:
                 self._guarding.open()
