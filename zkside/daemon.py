@@ -223,7 +223,7 @@ async def _run(make: Callable[[], Daemon], announce: Callable[[Daemon], None]) -
     signals.install()
     daemon = make()
     await daemon.start()
-    _settle_memory()
+    settle_memory()
     signals.serve(daemon.operation)
     http_port = daemon.http.port if daemon.http is not None else 0
     log.daemon_serving(addresses=daemon.addresses, http_port=http_port, version=zkside.__version__, pid=os.getpid())
@@ -262,7 +262,7 @@ def _in_a_line(daemon: Daemon) -> str:
     )
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """Keep the pauses of the garbage collector short.
 
     What was made while starting stays until the end: it need not be looked at again. 1,000 open streams are

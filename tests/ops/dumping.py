@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests.ops.test_reload import running
+from zkside.daemon import settle_memory
 from zkside.model.hold import Terms
 
 MANY = 5_000
@@ -29,6 +30,7 @@ async def longest_gap(until: asyncio.Event) -> float:
 
 async def main(folder: Path) -> None:
     async with running(folder) as stand:
+        settle_memory()  # the garbage collector looks as it does in a daemon
         holds = [stand.daemon.holds.open(Terms("lock", f"/locks/{number}")) for number in range(MANY)]
 
         async def wait(number: int) -> None:
