@@ -146,6 +146,9 @@ class _Carrying:
 
     async def _begin_all(self, steps: Sequence[carry_pb2.CarryStep]) -> None:
         """A few in each turn of the event loop: what they begin runs in the next one."""
+        if len(steps) == 1:
+            await self._begin_each(steps)
+            return
         with self._holds.turnstile.crowded(len(steps)):
             await self._begin_each(steps)
 
