@@ -290,7 +290,10 @@ async def test_the_lease_moves_forward_on_the_stream_at_a_modest_rate(client: St
     stream = client.node.HoldEphemeral(HoldEphemeralRequest(path="/h"))
     leases = [(await update(stream)).hold.lease_boottime_ns for _ in range(4)]
     steps = [later - earlier for earlier, later in itertools.pairwise(leases)]
-    assert all(step >= TIMEOUT_S * 1e9 / LEASE_STEP * 0.75 for step in steps)
+    step_ns = TIMEOUT_S * 1e9 / LEASE_STEP
+    assert all(step >= 0.75 * step_ns for step in steps)
+    # The first may come within a round; from then on they are a step apart.
+    assert sum(steps) >= (0.75 + 0.9 + 0.9) * step_ns
 
 
 async def test_a_guarded_transaction_commits_only_while_the_hold_is_there(

@@ -32,7 +32,6 @@ from zkside.model.session import SessionState, SessionStatus
 from zkside.recipes.admission import Admission
 from zkside.recipes.audience import Audience
 from zkside.recipes.heartbeat import Heartbeat
-from zkside.supervisor import nothing
 from zkside.zk.clock import Timer
 from zkside.zk.session import Session
 
@@ -92,7 +91,7 @@ class Hold:
         """What goes with it, by path: the czxid, or None for a name that is not made again."""
         self._work: asyncio.Task[None] | None = None
         self._audience: Audience | None = None
-        self._unwatch: Callable[[], None] = nothing
+        self._unwatch: Callable[[], None] = lambda: None
         self._is_recalled = False
         self._is_cut = False
         self._believed_until_ns = 0
@@ -465,7 +464,7 @@ class Hold:
         self._advance(given, reason)
         self._stop_work()
         self._hand_over()
-        unwatch, self._unwatch = self._unwatch, nothing  # it leads to this hold: a cycle
+        unwatch, self._unwatch = self._unwatch, lambda: None  # it leads to this hold: a cycle
         unwatch()
         self.stop_timers()
         self.ended.set_result(None)

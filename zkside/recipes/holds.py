@@ -24,7 +24,8 @@ from zkside.supervisor import Permanent, nothing
 from zkside.zk.session import Session
 
 LEASE_STEP = 4
-"""A HELD update is sent again when the lease moved forward by this fraction of the session's timeout."""
+"""A HELD update is sent again about when the lease moved forward by this fraction of the session's timeout: in every
+second round, of which there are two in that time."""
 
 REFRESHED_AT_ONCE = 50
 """Holds whose streams hear of their lease in one turn of the event loop, unless it is late: some milliseconds."""

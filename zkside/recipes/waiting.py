@@ -36,7 +36,6 @@ from zkside.model import path as paths
 from zkside.model.operation import Exists, GetChildren, Operation, Reply, T
 from zkside.model.stat import Stat
 from zkside.recipes.turnstile import Turnstile
-from zkside.supervisor import nothing
 from zkside.zk.session import Session
 
 FEW = 16
@@ -60,13 +59,13 @@ class _Watched:
 
     def __init__(self) -> None:
         self.waiting: Waiting = {}
-        self.unwatch: Callable[[], None] = nothing
+        self.unwatch: Callable[[], None] = lambda: None
         self.failure: ZksideError | None = None
         """Why nothing can tell when it goes."""
 
     def end(self) -> None:
         """Nobody waits for it any more."""
-        unwatch, self.unwatch = self.unwatch, nothing
+        unwatch, self.unwatch = self.unwatch, lambda: None  # it leads back to this: a cycle
         unwatch()
 
 
